@@ -1,0 +1,261 @@
+"""Every error of clawdforge on one page, grouped by whose fault it is.
+
+No HTTP in here: :mod:`clawdforge.web.problems` gives each class its status, and a test fails if one
+has none. Fields are typed and the prose is made from them, so that no caller's text, token or host
+path gets into an error by accident. Foreign exceptions stop at the adapter that met them
+(``raise AgentNotStarted(...) from error``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+
+class ClawdforgeError(Exception):
+    """The root of all errors of ours. Never raised itself."""
+
+
+# --- the caller's ---------------------------------------------------------------------------------
+
+
+class CallerError(ClawdforgeError):
+    """The request cannot be served as it was made; sending it again will not help."""
+
+
+@attrs.frozen
+class Fault:
+    """One thing wrong with a request: where (``$.meta.name`` style path) and what."""
+
+    path: str
+    message: str
+
+
+@attrs.define
+class InvalidRequest(CallerError):
+    """The request does not fit. Carries every fault found, not only the first."""
+
+    faults: Sequence[Fault]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{fault.path}: {fault.message}" for fault in self.faults)
+
+
+class NotAuthenticated(CallerError):
+    """No bearer, a malformed one or an unknown one; compare :class:`NotAllowed`."""
+
+    def __str__(self) -> str:
+        return "a valid bearer token is required"
+
+
+@attrs.define
+class NotAllowed(CallerError):
+    """The caller is known, or its address is, and may not do this. ``reason`` is safe to show."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class SessionNotFound(CallerError):
+    """No such session for this app. Another app's session is exactly this, never NotAllowed."""
+
+    def __str__(self) -> str:
+        return "no such session"
+
+
+class TurnNotFound(CallerError):
+    """The session has no such turn."""
+
+    def __str__(self) -> str:
+        return "no such turn"
+
+
+class UnknownFileToken(CallerError):
+    """A file token that this app does not hold, or whose lifetime is over."""
+
+    def __str__(self) -> str:
+        return "no such file, or it has expired"
+
+
+@attrs.define
+class AppNotFound(CallerError):
+    """No app (token name) of that name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"no token is named {self.name!r}"
+
+
+@attrs.define
+class AppNameTaken(CallerError):
+    """An app (token name) of that name exists."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"a token named {self.name!r} exists already"
+
+
+@attrs.define
+class SessionClosed(CallerError):
+    """The session was open once and is closed; ``cause`` is the audit's word for why."""
+
+    cause: str = "closed"
+
+    def __str__(self) -> str:
+        return f"the session is closed ({self.cause})"
+
+
+@attrs.define
+class SessionBusy(CallerError):
+    """As many turns as allowed wait on this session, or its mailbox is full."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.limit} turns already wait on this session; try again when one has ended"
+
+
+@attrs.define
+class TooLarge(CallerError):
+    """``what`` (body, prompt, upload) is over its cap of ``limit_bytes``."""
+
+    what: str
+    limit_bytes: int
+
+    def __str__(self) -> str:
+        return f"the {self.what} is larger than {self.limit_bytes} bytes"
+
+
+# --- capacity -------------------------------------------------------------------------------------
+
+
+@attrs.define
+class CapacityError(ClawdforgeError):
+    """Nothing is wrong with the request; it came at the wrong time. Try again after a while."""
+
+    retry_after_secs: int
+
+
+@attrs.define
+class PoolFull(CapacityError):
+    """As many sessions live as are allowed (``limit``)."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"all {self.limit} session slots are taken"
+
+
+@attrs.define
+class ShuttingDown(CapacityError):
+    """The server is draining: it finishes what it has and takes nothing new."""
+
+    def __str__(self) -> str:
+        return "the server is draining"
+
+
+# --- the agent's ----------------------------------------------------------------------------------
+
+
+@attrs.define
+class AgentError(ClawdforgeError):
+    """The agent, or the process that hosts it, failed. ``agent`` is the profile's name."""
+
+    agent: str
+
+
+@attrs.define
+class AgentNotStarted(AgentError):
+    """The agent did not start or shake hands. ``remedy`` is a command or setting that mends it."""
+
+    reason: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        mend = f" ({self.remedy})" if self.remedy else ""
+        return f"agent {self.agent!r} did not start: {self.reason}{mend}"
+
+
+@attrs.define
+class AgentExited(AgentError):
+    """The agent's process, or its host's, ended while something was asked of it."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} ended during the turn: {self.reason}"
+
+
+@attrs.define
+class AgentMisbehaved(AgentError):
+    """The agent answered with an error of its own, or broke the protocol; its process lives on."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} failed: {self.reason}"
+
+
+@attrs.define
+class AgentTimedOut(AgentError):
+    """The turn passed its deadline of ``timeout_secs``, waiting in line included."""
+
+    timeout_secs: float
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} did not finish within {self.timeout_secs:g} s"
+
+
+@attrs.define
+class AgentNotResumable(AgentError):
+    """The agent cannot load or resume this session's conversation; a new one is never faked."""
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} cannot resume this session's conversation"
+
+
+# --- ours -----------------------------------------------------------------------------------------
+
+
+class ServiceError(ClawdforgeError):
+    """Something of ours is not there; nothing is wrong with the request or the agent."""
+
+
+class SessionGone(ServiceError):
+    """The actor behind a ref has ended before it could answer. Compare :class:`SessionClosed`."""
+
+    def __str__(self) -> str:
+        return "the session's actor has ended"
+
+
+@attrs.define
+class StoreUnavailable(ServiceError):
+    """The ledger cannot be read or written just now (``reason``: full, locked, read-only, ...)."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the ledger is not available: {self.reason}"
+
+
+@attrs.define
+class WrongConfiguration(ServiceError):
+    """A setting is wrong; ``setting`` names it as the operator wrote it."""
+
+    setting: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.message}"
+
+
+class DataDirectoryBusy(ServiceError):
+    """Another service holds the data directory."""
+
+    def __str__(self) -> str:
+        return "another clawdforge holds this data directory"

@@ -1,0 +1,1 @@
+"""The ledger: what must outlive the process. Knows no actor and no HTTP."""

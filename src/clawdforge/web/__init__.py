@@ -1,0 +1,1 @@
+"""HTTP in front of the actors. The only package that knows statuses and headers."""
