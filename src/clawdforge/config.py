@@ -30,7 +30,12 @@ def built_in_agents() -> dict[AgentName, AgentProfile]:
     return {
         CLAUDE: AgentProfile(
             CLAUDE,
-            env=("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "IS_SANDBOX"),
+            env=(
+                "ANTHROPIC_API_KEY",
+                "ANTHROPIC_BASE_URL",
+                "CLAUDE_CODE_OAUTH_TOKEN",
+                "IS_SANDBOX",
+            ),
         ),
         DEMO: AgentProfile(DEMO),
     }

@@ -1,1 +1,1 @@
-"""What other programs need to test against the real app, offline. Shipped and tested like the rest."""
+"""What other programs need to test against the real app, offline. Tested like the rest."""
