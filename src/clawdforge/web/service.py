@@ -1,0 +1,121 @@
+"""The facade between HTTP and the actors: what a route may ask of the program.
+
+Routes know this protocol, the ledger's port and the configuration, and nothing else of the program;
+``clawdforge.app`` implements it. Every method says what it may raise and what cancelling it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from clawdforge.config import Config
+from clawdforge.domain.ids import AgentName, AppName, SessionId
+from clawdforge.domain.ports import SessionRow, Store
+from clawdforge.domain.profiles import Permissions
+from clawdforge.domain.turns import TurnResult
+
+
+@attrs.frozen(kw_only=True)
+class Versions:
+    """What the service found of the programs it hosts, probed once. A version is None if absent."""
+
+    acpx_present: bool = False
+    acpx_version: str | None = None
+    claude_present: bool = False
+    claude_version: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NewSession:
+    """A session to be opened. The route has checked that agent and permissions are allowed.
+
+    ``permissions`` None means the profile's own mode, ``model`` None the profile's own model.
+    """
+
+    app: AppName
+    agent: AgentName
+    model: str | None = None
+    meta: Mapping[str, Any] = attrs.field(factory=dict)
+    permissions: Permissions | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NewTurn:
+    """A turn to be run. ``timeout_secs`` covers all of it, waiting in line included."""
+
+    prompt: str
+    timeout_secs: float
+    files: tuple[str, ...] = ()
+
+
+class Service(Protocol):
+    """The program, as the routes see it. Any method may also raise StoreUnavailable."""
+
+    @property
+    def config(self) -> Config:
+        """The frozen settings."""
+
+    @property
+    def store(self) -> Store:
+        """The ledger; routes read it directly, and write sessions and turns never."""
+
+    def now(self) -> int:
+        """Unix seconds."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether shutdown has begun: nothing new is taken."""
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions have a live actor now."""
+
+    def versions(self) -> Versions:
+        """The cached result of one probe; never runs a program per call."""
+
+    def is_live(self, session_id: SessionId) -> bool:
+        """Whether an actor holds this session now."""
+
+    async def create_session(self, request: NewSession) -> SessionRow:
+        """Start an agent and open a session on it; answers when the agent has shaken hands.
+
+        Raises PoolFull, ShuttingDown, AgentNotStarted, AgentTimedOut; nothing half-made stays.
+        Cancelling undoes it: process, slot and row are gone.
+        """
+
+    async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
+        """Run one turn to its end. An admitted turn that fails is a result with an ``error``.
+
+        Raises, for a turn that was not admitted: SessionNotFound, SessionClosed, SessionBusy,
+        PoolFull, ShuttingDown, AgentNotStarted, AgentNotResumable. Bounded by
+        ``request.timeout_secs``, the cancel grace and the kill behind it. Cancelling means that the
+        caller has gone: the turn is cancelled, and nothing of it runs on.
+        """
+
+    async def close_session(self, session_id: SessionId, app: AppName) -> bool:
+        """Close it, a working turn cancelled first. False: it was closed already.
+
+        Raises SessionNotFound. Once the close has begun, cancelling stops only the waiting.
+        """
+
+    async def mint(self, name: AppName, ip_cidrs: Sequence[str]) -> str:
+        """Make a token and answer its text, which is kept nowhere. Raises AppNameTaken.
+
+        ``cf_`` and at least 32 random bytes, URL-safe.
+        """
+
+    async def revoke(self, name: AppName) -> None:
+        """Revoke the token and close the app's live sessions. Raises AppNotFound."""
+
+
+class RunningService(Service, Protocol):
+    """A service as its server sees it: it can also be told to stop taking work."""
+
+    def start_drain(self) -> None:
+        """From now on sessions and turns are refused with ShuttingDown. Idempotent."""
+
+    async def wait_idle(self) -> None:
+        """Return when no turn and no creation is in progress. Unbounded: the server bounds it."""
