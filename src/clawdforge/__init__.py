@@ -1,3 +1,3 @@
-"""clawdforge: coding agents behind one HTTP service. This module holds the version and nothing else."""
+"""clawdforge: coding agents behind one HTTP service. Only the version lives here."""
 
 __version__ = "0.3.0"

@@ -1,1 +1,1 @@
-"""The actor tree: mailboxes, supervision, sessions, pool, sweeper. Knows ports, never their adapters."""
+"""The actor tree: mailboxes, supervision, sessions, pool, sweeper. Knows ports, not adapters."""

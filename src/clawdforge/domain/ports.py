@@ -16,7 +16,7 @@ import attrs
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.profiles import AgentProfile, Permissions
 
-Value = TypeVar("Value", contravariant=True)
+Value_contra = TypeVar("Value_contra", contravariant=True)
 
 Message = Mapping[str, Any]
 """One ACP message as the agent sent it: parsed, never rewritten."""
@@ -119,10 +119,10 @@ class Agent(Protocol):
         """
 
 
-class Started(Protocol[Value]):
+class Started(Protocol[Value_contra]):
     """What a long-lived function calls once it works (trio's ``TaskStatus`` has this shape)."""
 
-    def started(self, value: Value, /) -> None:
+    def started(self, value: Value_contra, /) -> None:
         """Hand ``value`` to whoever started this function."""
 
 
@@ -219,7 +219,7 @@ class TurnRow:
 
 @attrs.frozen
 class AuditRow:
-    """One line of ``session_events``: counts and causes, never a token, prompt text only on demand."""
+    """One line of ``session_events``: counts and causes, never a token or a text."""
 
     session_id: SessionId
     event: AuditEvent
@@ -252,13 +252,13 @@ class Store(Protocol):
     # Sessions: called by session actors, routes and the sweeper.
 
     async def add_session(self, row: SessionRow) -> None:
-        """Write the row and the audit event ``create``. Repeating it with the same id is a no-op."""
+        """Write the row and the audit event ``create``. The same id again is a no-op."""
 
     async def find_session(self, session_id: SessionId, app: AppName) -> SessionRow | None:
         """One query on (id, app): another app's session is None, like one that never existed."""
 
     async def list_sessions(self, app: AppName, *, include_closed: bool) -> Sequence[SessionRow]:
-        """This app's sessions, newest first (ties by id)."""
+        """The sessions of one app, newest first (ties by id)."""
 
     async def close_session(
         self, session_id: SessionId, *, event: AuditEvent, cause: str, at: int
@@ -294,7 +294,7 @@ class Store(Protocol):
         """Turns with an index below ``before`` (all when None), newest first, at most ``limit``."""
 
     async def interrupt_turns(self, *, at: int) -> int:
-        """At start-up: give ``interrupted`` to every turn without an ending; how many there were."""
+        """At start-up: end every open turn as ``interrupted``; says how many there were."""
 
     async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
         """The audit of one session, oldest first. Outlives the session."""
