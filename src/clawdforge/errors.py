@@ -244,6 +244,23 @@ class StoreUnavailable(ServiceError):
 
 
 @attrs.define
+class NotReady(ServiceError):
+    """The service runs and cannot do its work yet; ``missing`` says what it lacks, in words."""
+
+    missing: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"not ready: {'; '.join(self.missing)}"
+
+
+class TooSlow(ServiceError):
+    """A request passed the bound of its route: something of ours did not answer in time."""
+
+    def __str__(self) -> str:
+        return "the service did not answer in time"
+
+
+@attrs.define
 class WrongConfiguration(ServiceError):
     """A setting is wrong; ``setting`` names it as the operator wrote it."""
 
