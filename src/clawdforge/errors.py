@@ -271,6 +271,21 @@ class WrongConfiguration(ServiceError):
         return f"{self.setting}: {self.message}"
 
 
+@attrs.define
+class RuntimeNotInstalled(ServiceError):
+    """A ``part`` (acpx, claude) could not be installed. ``reason`` is safe to show.
+
+    ``remedy`` is the command that mends it, once what ``reason`` says is out of the way.
+    """
+
+    part: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.part} is not installed: {self.reason} ({self.remedy})"
+
+
 class DataDirectoryBusy(ServiceError):
     """Another service holds the data directory."""
 
