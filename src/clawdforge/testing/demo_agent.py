@@ -62,14 +62,20 @@ from typing import Any, Final, NoReturn
 
 Json = dict[str, Any]
 
-SPEAKING: Final = {"say", "recall", "model", "pid", "env"}
-SHOWING: Final = {"think", "tool", "plan", "usage", "huge", "flood"}
-ACTING: Final = {"pace", "sleep", "ask", "write", "fork", "setsid", "late"}
-MISBEHAVING: Final = {"deaf", "ignore", "garbage", "stop", "fail", "crash"}
-COMMANDS: Final = SPEAKING | SHOWING | ACTING | MISBEHAVING
-
+COMMANDS: Final = frozenset(
+    re.findall(r"^(\w+)(?:: [A-Z]| {2,}\w)", __doc__ or "", re.MULTILINE)
+) - {"command"}
 MODELS: Final = ("demo", "sonnet", "opus", "haiku")
 SESSION_ID: Final = re.compile(r"demo-[0-9a-f]{32}")
+HANDSHAKE: Final = {
+    "protocolVersion": 1,
+    "agentInfo": {"name": "clawdforge-demo", "title": "Demo agent", "version": "1"},
+    "authMethods": [],
+}
+CHOICES: Final = (
+    {"optionId": "allow", "name": "Allow", "kind": "allow_once"},
+    {"optionId": "reject", "name": "Reject", "kind": "reject_once"},
+)
 GARBAGE: Final = (b"this is not JSON\n", b'{"half":\n', b"\xff\xfe\x00\n")
 
 
@@ -100,31 +106,29 @@ def parse_prompt(text: str) -> Iterator[tuple[str, str]]:
             yield "quote", line
 
 
-def split_words(text: str) -> list[str]:
-    """The chunks in which ``text`` is streamed: each word with the space before it."""
-    return re.findall(r"\s*\S+", text)
-
-
 def text_update(kind: str, text: str) -> Json:
     """An update that carries text."""
     return {"sessionUpdate": kind, "content": {"type": "text", "text": text}}
 
 
 def words_of(word: str, argument: str, conversation: Conversation) -> str:
-    """What a speaking command says."""
-    if word == "recall":
-        earlier = [text for role, text in conversation.messages[:-1] if role == "user"]
-        lines = [f"{number}. {text}" for number, text in enumerate(earlier, 1)]
-        return "\n".join(["You said before:", *lines] if lines else ["You said nothing yet."])
-    if word == "env":
-        names = f"Names: {' '.join(sorted(os.environ))}"
-        return f"{names}\n{argument}={os.environ.get(argument, '(not set)')}"
-    answers = {"model": f"Model: {conversation.model}", "pid": f"Process: {os.getpid()}"}
-    return answers.get(word, argument)
+    """What a command says that answers in words; nothing for the others."""
+    match word:
+        case "quote":
+            return f"You said: {argument}"
+        case "say":
+            return argument
+        case "recall":
+            earlier = [text for role, text in conversation.messages[:-1] if role == "user"]
+            return "\n".join(["You said before:", *earlier] if earlier else ["Nothing so far."])
+        case "env":
+            names = f"Names: {' '.join(sorted(os.environ))}"
+            return f"{names}\n{argument}={os.environ.get(argument, '(not set)')}"
+    return {"model": f"Model: {conversation.model}", "pid": f"Process: {os.getpid()}"}.get(word, "")
 
 
 def updates_of(word: str, argument: str) -> Iterator[Json]:
-    """The updates that a showing command sends."""
+    """The updates that a command sends which shows something; none for the others."""
     match word:
         case "think":
             yield text_update("agent_thought_chunk", argument)
@@ -192,6 +196,7 @@ class DemoAgent:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.can_load = not options.no_load
         self.is_stubborn = False
         self.folder = Path(os.environ.get("DEMO_AGENT_STATE") or Path.home() / ".demo-agent")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -209,20 +214,19 @@ class DemoAgent:
             request = self.requests.get()
             try:
                 self.handle(request)
-            except RpcError as error:
-                self.fail(request["id"], error.code, str(error))
-            except (LookupError, OSError, TypeError, ValueError) as error:
-                self.fail(request["id"], -32602, repr(error))
+            except (RpcError, LookupError, OSError, TypeError, ValueError) as error:
+                code = error.code if isinstance(error, RpcError) else -32602
+                self.send(id=request["id"], error={"code": code, "message": str(error)})
 
     def read(self) -> None:
         """The reader: hears the client, however busy the main thread is. A cancel acts at once."""
         for line in sys.stdin.buffer:
             try:
                 message = {"id": None, "method": None, "params": {}, **json.loads(line)}
-            except (TypeError, ValueError):
-                self.fail(None, -32700, "not a message")
+                session_id = message["params"].get("sessionId")
+            except (AttributeError, TypeError, ValueError):
+                self.send(id=None, error={"code": -32700, "message": "not a message"})
                 continue
-            session_id = message["params"].get("sessionId")
             if message["method"] is None:
                 self.answers.put(message)
             elif message["method"] != "session/cancel":
@@ -245,16 +249,9 @@ class DemoAgent:
         self.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
 
     def write(self, data: bytes) -> None:
-        """Write bytes. A client that no longer reads is the end, as its silence would be."""
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            os._exit(0)
-
-    def fail(self, request_id: object, code: int, message: str) -> None:
-        """Answer a request with an error."""
-        self.send(id=request_id, error={"code": code, "message": message})
+        """Write bytes."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
     def update(self, session_id: str, update: Json) -> None:
         """Send one ``session/update``."""
@@ -265,10 +262,12 @@ class DemoAgent:
         params, late = request["params"], list[Json]()
         match request["method"]:
             case "initialize":
-                result = self.initialize()
+                if self.options.no_handshake:
+                    threading.Event().wait()  # for ever: only a signal or the end of input helps
+                result = {**HANDSHAKE, "agentCapabilities": {"loadSession": self.can_load}}
             case "session/new":
                 result = self.open(f"demo-{secrets.token_hex(16)}", params["cwd"])
-            case "session/load" if not self.options.no_load:
+            case "session/load" if self.can_load:
                 result = self.load(params["sessionId"], params["cwd"])
             case "session/set_config_option":
                 conversation = self.conversations[params["sessionId"]]
@@ -283,17 +282,6 @@ class DemoAgent:
         self.send(id=request["id"], result=result)
         for update in late:
             self.update(params["sessionId"], update)
-
-    def initialize(self) -> Json:
-        """The handshake: what this agent can do."""
-        if self.options.no_handshake:
-            threading.Event().wait()  # for ever: only a signal or the end of input helps
-        return {
-            "protocolVersion": 1,
-            "agentInfo": {"name": "clawdforge-demo", "title": "Demo agent", "version": "1"},
-            "agentCapabilities": {"loadSession": not self.options.no_load},
-            "authMethods": [],
-        }
 
     def open(self, session_id: str, cwd: str) -> Json:
         """Begin a conversation."""
@@ -340,17 +328,12 @@ class Turn:
         return "end_turn"
 
     def obey(self, word: str, argument: str) -> None:
-        """Do one step. Raises TurnEnded or RpcError."""
-        if word == "quote":
-            self.say(f"You said: {argument}")
-        elif word in SPEAKING:
-            self.say(words_of(word, argument, self.conversation))
-        elif word in ACTING:
-            self.act(word, argument)
-        elif word in MISBEHAVING:
-            self.misbehave(word, argument)
+        """Do one step; each command is known in one of four places. Raises TurnEnded, RpcError."""
+        self.say(words_of(word, argument, self.conversation))
         for update in updates_of(word, argument):
             self.update(update)
+        self.act(word, argument)
+        self.misbehave(word, argument)
 
     def update(self, update: Json) -> None:
         """Send one update, then rest. Raises TurnEnded."""
@@ -364,7 +347,7 @@ class Turn:
 
     def say(self, text: str) -> None:
         """Stream an answer, on a line of its own."""
-        for chunk in split_words(f"\n{text}" if self.said else text):
+        for chunk in re.findall(r"\s*\S+", f"\n{text}" if self.said else text):
             self.said += chunk
             self.update(text_update("agent_message_chunk", chunk))
 
@@ -392,18 +375,9 @@ class Turn:
     def ask(self, title: str) -> str:
         """Ask for permission; the option chosen, or ``cancelled``. Raises TurnEnded."""
         ask_id = f"ask-{secrets.token_hex(4)}"
-        self.agent.send(
-            id=ask_id,
-            method="session/request_permission",
-            params={
-                "sessionId": self.conversation.session_id,
-                "toolCall": {"toolCallId": ask_id, "title": title, "kind": "edit"},
-                "options": [
-                    {"optionId": "allow", "name": "Allow", "kind": "allow_once"},
-                    {"optionId": "reject", "name": "Reject", "kind": "reject_once"},
-                ],
-            },
-        )
+        tool = {"toolCallId": ask_id, "title": title, "kind": "edit", "status": "pending"}
+        params = {"sessionId": self.conversation.session_id, "toolCall": tool, "options": CHOICES}
+        self.agent.send(id=ask_id, method="session/request_permission", params=params)
         answer: Json = {"id": None}
         while answer["id"] != ask_id:  # others: a cancel's wake-up, a question given up
             answer = self.agent.answers.get()
@@ -440,7 +414,8 @@ def main() -> NoReturn:
     options = parser.parse_args()
     if options.exit_at_start is not None:
         sys.exit(options.exit_at_start)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end without a traceback
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)  # end without a traceback
     DemoAgent(options).serve()
 
 
