@@ -8,9 +8,9 @@ cannot be lost to a full mailbox.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import outcome
 import trio
@@ -23,12 +23,13 @@ Answer = TypeVar("Answer")
 class Reply(Generic[Answer]):
     """A one-shot answer: the actor sets it once, the asker may abandon it once.
 
-    ``abandoned`` is set when the asker stops waiting before there is an answer: the sign that the
+    An asker that stops waiting before there is an answer has *abandoned* it: the sign that the
     caller has gone. A second answer is ignored: the first one was given.
     """
 
     def __init__(self) -> None:
-        self.abandoned = trio.Event()
+        self._is_abandoned = False
+        self._on_abandoned: Callable[[], object] | None = None
         self._answered = trio.Event()
         self._outcome: outcome.Outcome[Answer] | None = None
 
@@ -36,6 +37,15 @@ class Reply(Generic[Answer]):
     def is_answered(self) -> bool:
         """Whether ``set`` or ``fail`` has been called."""
         return self._outcome is not None
+
+    def when_abandoned(self, act: Callable[[], object]) -> None:
+        """Have ``act`` called when the asker leaves unanswered; at once if it has left already.
+
+        One at a time: a later ``act`` takes the place of an earlier one.
+        """
+        self._on_abandoned = act
+        if self._is_abandoned:
+            act()
 
     def set(self, answer: Answer) -> None:
         """Answer with a value."""
@@ -56,17 +66,11 @@ class Reply(Generic[Answer]):
             await self._answered.wait()
         finally:
             if self._outcome is None:
-                self.abandoned.set()
+                self._is_abandoned = True
+                if self._on_abandoned is not None:
+                    self._on_abandoned()
         assert self._outcome is not None
         return self._outcome.unwrap()
-
-
-class Asking(Protocol):
-    """A message that carries a reply of any kind."""
-
-    @property
-    def reply(self) -> Reply[object]:
-        """Where the answer goes."""
 
 
 Mail = TypeVar("Mail")
@@ -102,16 +106,15 @@ class Ref(Generic[Mail]):
 
 
 class Mailbox(Generic[Mail]):
-    """A bounded queue with one reader. ``messages`` is the only place that reads it."""
+    """A bounded queue with one reader. ``receive`` is the only place that reads it."""
 
     def __init__(self, limit: int) -> None:
         self._send, self._receive = trio.open_memory_channel[Mail](limit)
         self.ref: Ref[Mail] = Ref(self._send, limit)
 
-    async def messages(self) -> AsyncIterator[Mail]:
-        """The messages, one by one, for ever. Waits without bound: being idle is an actor's job."""
-        while True:
-            yield await self._receive.receive()
+    async def receive(self) -> Mail:
+        """The next message. Waits without bound: being idle is an actor's ordinary state."""
+        return await self._receive.receive()
 
     def close(self) -> None:
         """End the mailbox: later tells are SessionGone, queued askers are failed with it."""

@@ -1,14 +1,18 @@
-"""How a turn went, as the actor tells it to whoever asked. Values only."""
+"""How a turn went: the value whoever asked gets, and the one rule that decides an ending. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
+from clawdforge.domain.ids import AgentName
 from clawdforge.domain.ports import Ending, Message
-from clawdforge.errors import ClawdforgeError
+from clawdforge.errors import AgentTimedOut, ClawdforgeError
+
+StopCause = Literal["caller_gone", "deadline", "cancel", "close"]
+"""Why a turn is told to stop. All of them climb the same ladder."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,3 +37,33 @@ class TurnResult:
     text: str = ""
     usage: Mapping[str, Any] | None = None
     error: ClawdforgeError | None = None
+
+
+@attrs.frozen
+class Verdict:
+    """How a turn ended, in the ledger's words. ``error`` is whose fault, when it is a fault."""
+
+    ending: Ending
+    stop_reason: str
+    error: ClawdforgeError | None = None
+
+
+def judge_turn(
+    agent: AgentName,
+    cause: StopCause | None,
+    answer: str | ClawdforgeError | None,
+    timeout_secs: float,
+) -> Verdict:
+    """Decide how a turn ended from why it was stopped, if it was, and what the agent answered.
+
+    ``answer`` is the ACP stop reason, the error met instead, or None when the agent was never
+    asked. A turn past its deadline is timed out whatever the agent said at last; an agent that
+    finished its work before a cancel reached it has completed.
+    """
+    if cause == "deadline":
+        return Verdict("timed_out", "timeout", AgentTimedOut(agent, timeout_secs))
+    if isinstance(answer, str):
+        return Verdict("cancelled" if answer == "cancelled" else "completed", answer)
+    if cause is None and answer is not None:
+        return Verdict("failed", "error", answer)
+    return Verdict("cancelled", "cancelled")

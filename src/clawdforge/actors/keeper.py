@@ -1,0 +1,64 @@
+"""The keeper of a session's agent: at most one process tree at a time, proved dead before the next.
+
+It runs the tree in the session actor's nursery, so that the actor's end is the tree's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from clawdforge.domain.ports import Agent, AgentExit, AgentSink, Launcher, LaunchSpec
+from clawdforge.errors import AgentNotStarted
+
+
+@attrs.define(eq=False)
+class AgentKeeper:
+    """Starts, holds and kills the agent of one session.
+
+    ``on_exit`` is called when a tree is proved dead, whoever ended it.
+    """
+
+    nursery: trio.Nursery
+    launcher: Launcher
+    sink: AgentSink
+    start_secs: float
+    on_exit: Callable[[AgentExit], None]
+    agent: Agent | None = None
+    _dead: trio.Event | None = None
+
+    async def start(self, spec: LaunchSpec) -> Agent:
+        """Start an agent and shake hands, within ``start_secs``.
+
+        Raises AgentNotStarted or AgentNotResumable; nothing of it is left then. Cancelling ends
+        it likewise.
+        """
+        await self._prove_dead()
+        with trio.move_on_after(self.start_secs):
+            agent: Agent = await self.nursery.start(self._host, spec)
+            self.agent = agent
+            return agent
+        raise AgentNotStarted(spec.profile.name, f"no handshake within {self.start_secs:g} s")
+
+    async def kill(self) -> None:
+        """Kill the tree and wait until it is proved dead (the launcher bounds that)."""
+        if self.agent is not None:
+            self.agent.kill()
+        await self._prove_dead()
+
+    async def _prove_dead(self) -> None:
+        if self._dead is not None:
+            await self._dead.wait()
+
+    async def _host(
+        self, spec: LaunchSpec, *, task_status: trio.TaskStatus[Agent] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        self._dead = trio.Event()
+        try:
+            end = await self.launcher.run_agent(spec, self.sink, task_status=task_status)
+        finally:
+            self.agent = None
+            self._dead.set()
+        self.on_exit(end)

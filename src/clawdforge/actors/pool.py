@@ -1,0 +1,140 @@
+"""The pool actor: who may live. It admits sessions up to the cap and supervises their actors.
+
+Admission is one synchronous decision, so two racers can never both get the last slot, and a session
+id never has two actors. Reading who lives needs no message: the registry is a plain table that only
+this actor writes (Erlang's registry in ETS, Elixir's Registry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, assert_never
+
+import trio
+
+from clawdforge.actors.mailbox import Mailbox, Reply, answering
+from clawdforge.actors.messages import (
+    ActivateSession,
+    CloseAll,
+    CloseSession,
+    OpenSession,
+    PoolMail,
+    SessionRef,
+)
+from clawdforge.actors.session import SessionActor, SessionContext
+from clawdforge.actors.supervisor import ChildSpec, Report, run_child
+from clawdforge.domain.admission import refuse_admission
+from clawdforge.domain.ids import SessionId
+from clawdforge.domain.ports import SessionRow
+from clawdforge.domain.sweeping import LiveSession
+from clawdforge.errors import CapacityError, ClawdforgeError
+
+MAILBOX: Final = 1024
+"""Messages are handled without waiting, so this many requests may arrive in one scheduler tick."""
+
+
+class PoolActor:
+    """All live sessions.
+
+    Owns: the registry (id to actor), the cap ``limit`` (max children), the sessions' nursery.
+    Accepts: OpenSession, ActivateSession, CloseAll.
+    Stops when: its supervisor cancels it; every session ends with it.
+    If it crashes: all sessions end (their clean-up runs), and it starts again empty.
+    """
+
+    def __init__(self, context: SessionContext, report: Report) -> None:
+        self.mailbox: Mailbox[PoolMail] = Mailbox(MAILBOX)
+        self.limit = context.config.max_live_sessions
+        self.is_draining = False
+        self._context = context
+        self._report = report
+        self._sessions: dict[SessionId, SessionActor] = {}
+
+    # --- the registry, read by anyone -------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """Sessions that hold a slot."""
+        return len(self._sessions)
+
+    def lookup(self, session_id: SessionId) -> SessionRef | None:
+        """The session's ref, if it lives."""
+        actor = self._sessions.get(session_id)
+        return None if actor is None else actor.mailbox.ref
+
+    def live(self) -> dict[SessionId, LiveSession]:
+        """Every live session that has a row."""
+        facts = ((key, actor.live) for key, actor in self._sessions.items())
+        return {key: fact for key, fact in facts if fact is not None}
+
+    def __repr__(self) -> str:
+        return f"<PoolActor {self.count} of {self.limit} live>"
+
+    # --- the actor --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until cancelled. The only place that reads the mailbox."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                message = await self.mailbox.receive()
+                with answering(message):
+                    self._handle(message, nursery)
+
+    def _handle(self, message: PoolMail, nursery: trio.Nursery) -> None:
+        match message:
+            case OpenSession(row, reply):
+                if not self._refuse(reply):
+                    self._start(row, message, nursery)
+            case ActivateSession(row, reply):
+                ref = self.lookup(row.session_id)
+                if ref is not None:
+                    reply.set(ref)
+                elif not self._refuse(reply):
+                    reply.set(self._start(row, None, nursery))
+            case CloseAll():
+                nursery.start_soon(self._close_all, message)
+            case _:
+                assert_never(message)
+
+    def _refuse(self, reply: Reply[SessionRow] | Reply[SessionRef]) -> CapacityError | None:
+        refusal = refuse_admission(live=self.count, limit=self.limit, is_draining=self.is_draining)
+        if refusal is not None:
+            reply.fail(refusal)
+        return refusal
+
+    def _start(
+        self, row: SessionRow, birth: OpenSession | None, nursery: trio.Nursery
+    ) -> SessionRef:
+        release = self._releaser(row.session_id)
+        actor = SessionActor(row, self._context, birth=birth, release=release)
+        self._sessions[row.session_id] = actor
+        spec = ChildSpec("session", actor.run, "temporary")
+        nursery.start_soon(run_child, spec, self._report)
+        return actor.mailbox.ref
+
+    def _releaser(self, session_id: SessionId) -> Callable[[], None]:
+        def release() -> None:
+            self._sessions.pop(session_id, None)
+
+        return release
+
+    async def _close_all(self, message: CloseAll) -> None:
+        """Close all at once; each is bounded by its own ladder. One that fails is logged there."""
+        chosen = [
+            actor
+            for actor in self._sessions.values()
+            if message.app is None or actor.row.app_name == message.app
+        ]
+        with answering(message):
+            async with trio.open_nursery() as closing:
+                for actor in chosen:
+                    closing.start_soon(_close_one, actor.mailbox.ref, message.cause)
+            message.reply.set(None)
+
+
+async def _close_one(ref: SessionRef, cause: str) -> None:
+    """Gone already is closed; what the ledger refused, the next sweep reconciles."""
+    try:
+        await ref.ask(lambda reply: CloseSession(cause, only_if_idle=False, reply=reply))
+    except ClawdforgeError:
+        return

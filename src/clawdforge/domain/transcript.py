@@ -1,0 +1,65 @@
+"""What an agent said in one turn, within a size. Pure: fed message by message, read at the end.
+
+Past the limit the oldest updates are left out and counted; the text and every message that is not
+an update (requests, the response) stay. Source: HTTP contract, turn events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from clawdforge.domain.ports import Message
+from clawdforge.protocol.acp import text_of, usage_of
+
+
+class Transcript:
+    """The events of one turn, at most ``limit_bytes`` of them as they were on the wire.
+
+    The text is held to the same limit of its own, so that a turn costs at most twice that.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._events: deque[tuple[Message, int]] = deque()
+        self._kept: list[Message] = []
+        self._size = 0
+        self._text: list[str] = []
+        self._text_size = 0
+        self.dropped = 0
+        self.skipped_lines = 0
+        self.usage: Mapping[str, Any] | None = None
+
+    def add(self, message: Message, size_bytes: int) -> None:
+        """Take one more message of ``size_bytes`` on the wire."""
+        self._events.append((message, size_bytes))
+        self._size += size_bytes
+        self._add_text(text_of((message,)))
+        self.usage = usage_of((message,)) or self.usage
+        while self._size > self._limit and len(self._events) > 1:
+            self._drop_oldest()
+
+    @property
+    def events(self) -> tuple[Message, ...]:
+        """The messages in order. Those that outlived the limit come first."""
+        return (*self._kept, *(message for message, _ in self._events))
+
+    @property
+    def text(self) -> str:
+        """The agent's answer in one string, thoughts excluded."""
+        return "".join(self._text)
+
+    def _add_text(self, text: str) -> None:
+        room = self._limit - self._text_size
+        if text and room > 0:
+            self._text.append(text[:room])
+            self._text_size += len(text)
+
+    def _drop_oldest(self) -> None:
+        message, size = self._events.popleft()
+        self._size -= size
+        if message.get("method") == "session/update":
+            self.dropped += 1
+        else:
+            self._kept.append(message)
