@@ -52,7 +52,7 @@ class AgentKeeper:
         if self._dead is not None:
             await self._dead.wait()
 
-    async def _host(
+    async def _host(  # noqa: ASYNC128 - run_agent calls started()
         self, spec: LaunchSpec, *, task_status: trio.TaskStatus[Agent] = trio.TASK_STATUS_IGNORED
     ) -> None:
         self._dead = trio.Event()
