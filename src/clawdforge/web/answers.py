@@ -1,0 +1,185 @@
+"""The bodies of successful answers, and how any answer becomes JSON.
+
+Field names are the contract's, and the key sets are exact: a field that is ``OMITTED`` is not in
+the body at all, any other one always is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from clawdforge.domain.ports import AppRow, SessionRow
+from clawdforge.domain.turns import TurnResult
+
+OMITTED: Final[Any] = object()
+"""The value of a field that is left out of the body."""
+
+
+@attrs.frozen
+class Done:
+    """``{ok: true}``, and whether there was nothing left to do."""
+
+    ok: bool = True
+    already_closed: bool = OMITTED
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """The answer of ``/healthz``."""
+
+    ok: bool = True
+    claude_present: bool
+    claude_version: str | None
+    acpx_present: bool
+    acpx_version: str | None
+    open_sessions: int
+
+
+@attrs.frozen(kw_only=True)
+class SessionCreated:
+    """The answer of ``POST /sessions``."""
+
+    ok: bool = True
+    session_id: str
+    agent: str
+    model: str | None
+    created_at: int
+
+
+@attrs.frozen(kw_only=True)
+class SessionView:
+    """One session as its app sees it."""
+
+    session_id: str
+    agent: str
+    model: str | None
+    created_at: int
+    last_turn_at: int | None
+    turn_count: int
+    closed_at: int | None
+    live: bool
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, row: SessionRow, *, is_live: bool) -> SessionView:
+        """The view of a row; ``is_live`` says whether an actor holds it now."""
+        return cls(
+            session_id=row.session_id,
+            agent=row.agent,
+            model=row.model,
+            created_at=row.created_at,
+            last_turn_at=row.last_turn_at,
+            turn_count=row.turn_count,
+            closed_at=row.closed_at,
+            live=is_live,
+            meta=row.meta,
+        )
+
+
+@attrs.frozen
+class SessionList:
+    """The answer of ``GET /sessions``: newest first."""
+
+    sessions: Sequence[SessionView]
+    count: int
+
+
+@attrs.frozen(kw_only=True)
+class TurnDone:
+    """The answer of a turn that completed or was cancelled.
+
+    ``usage`` is there if the agent reported it, ``events_dropped`` and ``skipped_lines`` if they
+    are not zero.
+    """
+
+    ok: bool = True
+    session_id: str
+    turn_index: int
+    events: Sequence[Mapping[str, Any]]
+    stop_reason: str
+    duration_ms: int
+    text: str
+    usage: Mapping[str, Any] = OMITTED
+    events_dropped: int = OMITTED
+    skipped_lines: int = OMITTED
+
+    @classmethod
+    def of(
+        cls, session_id: str, result: TurnResult, events: Sequence[Mapping[str, Any]]
+    ) -> TurnDone:
+        """The answer for a result, with its events in the form that was asked for."""
+        return cls(
+            session_id=session_id,
+            turn_index=result.turn_index,
+            events=events,
+            stop_reason=result.stop_reason,
+            duration_ms=result.duration_ms,
+            text=result.text,
+            usage=OMITTED if result.usage is None else result.usage,
+            events_dropped=result.events_dropped or OMITTED,
+            skipped_lines=result.skipped_lines or OMITTED,
+        )
+
+
+@attrs.frozen
+class TokenMinted:
+    """The answer of ``POST /admin/tokens``: the only time that the token's text is shown."""
+
+    name: str
+    token: str = attrs.field(repr=False)
+    ip_cidrs: Sequence[str]
+
+
+@attrs.frozen
+class TokenView:
+    """One token as the admin sees it."""
+
+    name: str
+    ip_cidrs: Sequence[str]
+    created_at: int
+
+    @classmethod
+    def of(cls, row: AppRow) -> TokenView:
+        """The view of a row."""
+        return cls(row.name, row.ip_cidrs, row.created_at)
+
+
+@attrs.frozen
+class TokenList:
+    """The answer of ``GET /admin/tokens``."""
+
+    tokens: Sequence[TokenView]
+
+
+def to_json(value: object) -> bytes:
+    """Any answer as JSON in UTF-8.
+
+    An agent's words may hold what UTF-8 or JSON cannot: a lone surrogate goes out escaped as it
+    came in, a number that JSON does not know goes out as null.
+    """
+    plain = _to_plain(value)
+    try:
+        return _dump(plain).encode()
+    except UnicodeEncodeError:
+        return json.dumps(plain, separators=(",", ":")).encode()
+    except ValueError:
+        return _dump(json.loads(json.dumps(plain), parse_constant=lambda _: None)).encode()
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _to_plain(value: object) -> object:
+    """Answers become dicts, without their omitted fields; what is no answer stays as it is."""
+    kind: type[Any] = type(value)
+    if attrs.has(kind):
+        named = ((field.name, getattr(value, field.name)) for field in attrs.fields(kind))
+        return {name: _to_plain(inner) for name, inner in named if inner is not OMITTED}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(inner) for inner in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,76 @@
+"""What a request may say: one attrs class per body or query, with the limits on its fields.
+
+The same classes are the source of the API description. Limits that depend on the settings are in
+:func:`narrow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from clawdforge.config import Config, EventsForm
+from clawdforge.domain.ids import AGENT_NAME, APP_NAME, MODEL
+from clawdforge.domain.profiles import Permissions
+from clawdforge.web.limits import (
+    Limit,
+    at_least,
+    at_most,
+    at_most_items,
+    each,
+    is_network,
+    limited,
+    matches,
+    not_empty,
+    one_of,
+)
+
+
+@attrs.frozen
+class Nothing:
+    """No parameters at all."""
+
+
+@attrs.frozen(kw_only=True)
+class CreateSession:
+    """``POST /sessions``."""
+
+    agent: str = limited(matches(AGENT_NAME), default="claude")
+    model: str | None = limited(matches(MODEL), default=None)
+    meta: Mapping[str, Any] = attrs.field(factory=dict)
+    permissions: Permissions | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RunTurn:
+    """``POST /sessions/{id}/turn``; ``timeout_secs`` None is the service's default."""
+
+    prompt: str = limited(not_empty())
+    files: tuple[str, ...] = limited(at_most_items(100), default=())
+    timeout_secs: int | None = limited(at_least(5), default=None)
+    events: EventsForm | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ListSessions:
+    """The query of ``GET /sessions``."""
+
+    include_closed: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class MintToken:
+    """``POST /admin/tokens``; no networks means that the token is not narrowed."""
+
+    name: str = limited(matches(APP_NAME))
+    ip_cidrs: tuple[str, ...] = limited(at_most_items(100), each(is_network()), default=())
+
+
+def narrow(config: Config) -> dict[tuple[type, str], Limit]:
+    """The limits that the settings add."""
+    return {
+        (CreateSession, "agent"): one_of("agent", tuple(sorted(config.agents))),
+        (RunTurn, "timeout_secs"): at_most(config.max_timeout_secs),
+    }
