@@ -1,1 +1,5 @@
-"""The ledger: what must outlive the process. Knows no actor and no HTTP."""
+"""The ledger: :mod:`.sqlite` for real, :mod:`.memory` for tests with a virtual clock.
+
+Both implement :class:`clawdforge.domain.ports.Store` under one suite of tests, and nobody outside
+needs more than ``open_sqlite_store`` and ``MemoryStore``. Knows neither actors nor HTTP.
+"""

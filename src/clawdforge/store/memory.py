@@ -1,0 +1,229 @@
+"""The ledger in memory: the port's promises without a file or a thread, for a virtual clock.
+
+Held to the same tests as :class:`~clawdforge.store.sqlite.SqliteStore`. Tests may read and edit the
+dictionaries, as an operator edits rows, and set ``unavailable`` to see what a full disk does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.ports import (
+    AppRow,
+    AuditEvent,
+    AuditRow,
+    SessionRow,
+    TurnEnd,
+    TurnRow,
+    TurnStart,
+)
+from clawdforge.errors import (
+    AppNameTaken,
+    AppNotFound,
+    SessionClosed,
+    SessionNotFound,
+    StoreUnavailable,
+)
+from clawdforge.store import rows
+
+
+@attrs.define
+class MemoryStore:
+    """:class:`clawdforge.domain.ports.Store` without a database.
+
+    Every method is one checkpoint and then one step that nothing can interrupt.
+    ``apps`` is by token digest and holds valid tokens only. ``unavailable``: while set, every
+    method raises StoreUnavailable with it.
+    """
+
+    apps: dict[str, AppRow] = attrs.field(factory=dict)
+    sessions: dict[SessionId, SessionRow] = attrs.field(factory=dict)
+    turns: dict[SessionId, dict[int, TurnRow]] = attrs.field(factory=dict)
+    audit: list[AuditRow] = attrs.field(factory=list)
+    unavailable: str | None = None
+
+    async def add_app(self, row: AppRow, token_sha256: str) -> None:
+        """See the port."""
+        await self.check()
+        for token, held in self.apps.items():
+            if (held.name, token) == (row.name, token_sha256):
+                return
+            if held.name == row.name or token == token_sha256:
+                raise AppNameTaken(held.name)
+        self.apps[token_sha256] = row
+
+    async def list_apps(self) -> Sequence[AppRow]:
+        """See the port."""
+        await self.check()
+        return sorted(self.apps.values(), key=lambda row: (row.created_at, row.name))
+
+    async def revoke_app(self, name: AppName) -> None:
+        """See the port."""
+        await self.check()
+        tokens = [token for token, row in self.apps.items() if row.name == name]
+        if not tokens:
+            raise AppNotFound(name)
+        for token in tokens:
+            del self.apps[token]
+
+    async def find_app(self, token_sha256: str) -> AppRow | None:
+        """See the port."""
+        await self.check()
+        return self.apps.get(token_sha256)
+
+    async def add_session(self, row: SessionRow) -> None:
+        """See the port."""
+        await self.check()
+        if row.session_id in self.sessions or self._has_event(row.session_id, "create"):
+            return
+        self.sessions[row.session_id] = _as_stored(row)
+        self._note(AuditRow(row.session_id, "create", row.created_at))
+
+    async def find_session(self, session_id: SessionId, app: AppName) -> SessionRow | None:
+        """See the port."""
+        await self.check()
+        row = self.sessions.get(session_id)
+        return _as_stored(row) if row is not None and row.app_name == app else None
+
+    async def list_sessions(self, app: AppName, *, include_closed: bool) -> Sequence[SessionRow]:
+        """See the port."""
+        await self.check()
+        found = [
+            _as_stored(row)
+            for row in self.sessions.values()
+            if row.app_name == app and (include_closed or row.closed_at is None)
+        ]
+        return sorted(found, key=lambda row: (-row.created_at, row.session_id))
+
+    async def close_session(
+        self, session_id: SessionId, *, event: AuditEvent, cause: str, at: int
+    ) -> bool:
+        """See the port."""
+        await self.check()
+        row = self.sessions.get(session_id)
+        if row is None or row.closed_at is not None:
+            return False
+        self.sessions[session_id] = attrs.evolve(row, closed_at=at, close_cause=cause)
+        self._note(AuditRow(session_id, event, at, {"cause": cause}))
+        return True
+
+    async def undo_session(self, row: SessionRow, *, cause: str, at: int) -> None:
+        """See the port."""
+        await self.check()
+        self._forget(row.session_id)
+        if not self._has_event(row.session_id, "create"):
+            self._note(AuditRow(row.session_id, "create", row.created_at))
+        if not self._has_event(row.session_id, "close"):
+            self._note(AuditRow(row.session_id, "close", at, {"cause": cause}))
+
+    async def delete_session(self, session_id: SessionId, *, at: int) -> bool:
+        """See the port."""
+        await self.check()
+        if session_id not in self.sessions:
+            return False
+        turns = self._forget(session_id)
+        self._note(AuditRow(session_id, "hard_delete", at, {"turns": turns}))
+        return True
+
+    async def list_all_sessions(self) -> Sequence[SessionRow]:
+        """See the port."""
+        await self.check()
+        found = [_as_stored(row) for row in self.sessions.values()]
+        return sorted(found, key=lambda row: (row.created_at, row.session_id))
+
+    async def set_can_resume(self, session_id: SessionId, *, can_resume: bool) -> None:
+        """See the port."""
+        await self.check()
+        if (row := self.sessions.get(session_id)) is not None:
+            self.sessions[session_id] = attrs.evolve(row, can_resume=can_resume)
+
+    async def begin_turn(self, start: TurnStart) -> None:
+        """See the port."""
+        await self.check()
+        row = self.sessions.get(start.session_id)
+        if row is None:
+            raise SessionNotFound
+        if row.closed_at is not None:
+            raise SessionClosed(row.close_cause or "closed")
+        turns = self.turns.setdefault(start.session_id, {})
+        if start.turn_index in turns:
+            return
+        kept = attrs.evolve(start, prompt=rows.storable(start.prompt))
+        turns[start.turn_index] = TurnRow(kept)
+        self.sessions[start.session_id] = attrs.evolve(
+            row, turn_count=max(row.turn_count, start.turn_index)
+        )
+        self._touch(start.session_id, at=start.started_at)
+
+    async def end_turn(self, end: TurnEnd) -> bool:
+        """See the port."""
+        await self.check()
+        return self._end(rows.storable_end(end))
+
+    async def list_turns(
+        self, session_id: SessionId, *, before: int | None, limit: int
+    ) -> Sequence[TurnRow]:
+        """See the port."""
+        await self.check()
+        turns = self.turns.get(session_id, {})
+        indexes = sorted((i for i in turns if before is None or i < before), reverse=True)
+        return [turns[index] for index in indexes[: max(0, limit)]]
+
+    async def interrupt_turns(self, *, at: int) -> int:
+        """See the port."""
+        await self.check()
+        open_turns = sorted(
+            (row.start.session_id, row.start.turn_index, row.start)
+            for turns in self.turns.values()
+            for row in turns.values()
+            if row.end is None
+        )
+        for *_, start in open_turns:
+            self._end(rows.interruption(start, at=at))
+        return len(open_turns)
+
+    async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
+        """See the port."""
+        await self.check()
+        return [row for row in self.audit if row.session_id == session_id]
+
+    async def check(self) -> None:
+        """See the port."""
+        await trio.lowlevel.checkpoint()
+        if self.unavailable is not None:
+            raise StoreUnavailable(self.unavailable)
+
+    def _end(self, end: TurnEnd) -> bool:
+        row = self.turns.get(end.session_id, {}).get(end.turn_index)
+        if row is None or row.end is not None:
+            return False
+        self.turns[end.session_id][end.turn_index] = TurnRow(row.start, end)
+        self._note(rows.turn_audit(end, prompt_bytes=len(row.start.prompt.encode())))
+        self._touch(end.session_id, at=end.ended_at)
+        return True
+
+    def _touch(self, session_id: SessionId, *, at: int) -> None:
+        row = self.sessions.get(session_id)
+        if row is not None:
+            last = at if row.last_turn_at is None else max(row.last_turn_at, at)
+            self.sessions[session_id] = attrs.evolve(row, last_turn_at=last)
+
+    def _forget(self, session_id: SessionId) -> int:
+        """Remove the row and its turns; how many turns there were."""
+        self.sessions.pop(session_id, None)
+        return len(self.turns.pop(session_id, {}))
+
+    def _has_event(self, session_id: SessionId, event: AuditEvent) -> bool:
+        return any(row.session_id == session_id and row.event == event for row in self.audit)
+
+    def _note(self, row: AuditRow) -> None:
+        self.audit.append(attrs.evolve(row, meta=rows.read_meta(rows.meta_text(row.meta))))
+
+
+def _as_stored(row: SessionRow) -> SessionRow:
+    """A copy whose ``meta`` has been through JSON and belongs to nobody else."""
+    return attrs.evolve(row, meta=rows.read_meta(rows.meta_text(row.meta)))
