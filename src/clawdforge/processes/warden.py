@@ -3,15 +3,11 @@
 Run as ``python -I -S warden.py LIFELINE_FD OPEN_FILES -- ARGV...``. The rule: *when the lifeline
 ends, SIGTERM comes or the child exits, every descendant is killed, and only then does the warden
 exit.* The lifeline is a pipe whose write end only the service holds, so it ends with the service,
-however that dies. Descendants that detach themselves (``setsid``, double fork) are adopted by the
-warden, a child subreaper, and so cannot get away.
-
-Exit code: the child's; 128+n when signal n ended it; 127 when its program could not be started.
-The warden ends by a signal, never by an exit code, when it could not do its work. Standard library
-only, and one thread: the child's death signal fires when the *thread* that forked it ends.
+however that dies. Descendants that detach themselves (``setsid``, double fork) are adopted: the
+warden is a child subreaper. Its exit code is the child's, 128+n when signal n ended that, 127 when
+its program could not be started; it ends by a signal when it could not do its work. One thread:
+the child's death signal fires when the *thread* that forked it ends. Standard library only.
 """
-
-from __future__ import annotations
 
 import ctypes
 import os
@@ -20,21 +16,18 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
-GIVE_UP_SECS: Final = 30.0
-"""How long to go on killing what does not die (another user's process, a stuck disk)."""
-IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGUSR1)
-"""What a terminal or a careless ``kill`` sends: no reason to end."""
+GIVE_UP_SECS: Final = 30.0  # how long to go on killing what does not die (a stuck disk, say)
 
 
 def prctl(option: int, value: int) -> None:
     """``prctl(2)``. Raises OSError."""
-    libc, zero = ctypes.CDLL(None, use_errno=True), ctypes.c_ulong(0)
-    if libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
+    if ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) != 0:
+        raise OSError("prctl")
 
 
 def exact_environment() -> dict[bytes, bytes]:
@@ -47,8 +40,8 @@ def exact_environment() -> dict[bytes, bytes]:
 def become_child(argv: list[str], open_files: int, warden: int) -> NoReturn:
     """In the fork: undo what is the warden's own, and turn into the child's program.
 
-    The child leads its own process group but stays in the warden's *session*: the session is then
-    a name of the tree that survives a changed environment and the warden's own death.
+    It leads its own process group but stays in the warden's *session*: a name of the tree that
+    survives a changed environment and the warden's own death.
     """
     try:
         os.setpgid(0, 0)
@@ -69,12 +62,10 @@ def become_child(argv: list[str], open_files: int, warden: int) -> NoReturn:
 def children_of(pid: int) -> list[int]:
     """The children of every thread of ``pid``; none when it has just gone."""
     found: list[int] = []
-    try:
+    with suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 (as above)
             with open(f"/proc/{pid}/task/{task}/children", "rb") as file:  # noqa: PTH123 (as above)
                 found += map(int, file.read().split())
-    except OSError:
-        pass
     return found
 
 
@@ -83,13 +74,10 @@ def kill_descendants(own_pid: int) -> None:
     queue = children_of(own_pid)
     for pid in queue:  # grows as we go
         queue += children_of(pid)
-        try:
-            group = os.getpgid(pid)
-            if group != own_pid:
+        with suppress(ProcessLookupError, PermissionError):
+            if (group := os.getpgid(pid)) != own_pid:
                 os.killpg(group, signal.SIGKILL)
             os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
 
 
 class Warden:
@@ -101,10 +89,10 @@ class Warden:
         self.wakeup, wakeup_write = os.pipe()
         os.set_blocking(wakeup_write, False)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
+        for number in signal.SIGCHLD, signal.SIGTERM:
             signal.signal(number, lambda *_: None)  # a byte in ``wakeup`` is all we want
-        for number in IGNORED:
-            signal.signal(number, signal.SIG_IGN)
+        for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP:
+            signal.signal(number, signal.SIG_IGN)  # what a terminal sends
 
     def start(self, argv: list[str], open_files: int) -> None:
         """Fork the child, and let go of its standard streams."""
@@ -144,7 +132,7 @@ class Warden:
             pause_secs = min(pause_secs * 2, 0.05)
 
 
-def main(lifeline: int, open_files: int, argv: list[str]) -> NoReturn:
+def main(lifeline: int, open_files: int, argv: list[str]) -> None:
     """Run one child from its start to the end of the last of its descendants."""
     try:
         os.set_inheritable(lifeline, False)
