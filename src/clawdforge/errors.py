@@ -262,13 +262,17 @@ class TooSlow(ServiceError):
 
 @attrs.define
 class WrongConfiguration(ServiceError):
-    """A setting is wrong; ``setting`` names it as the operator wrote it."""
+    """A setting is wrong; ``setting`` names it as the operator wrote it.
+
+    ``others`` are more of the kind, found in the same reading: all are named, one a line.
+    """
 
     setting: str
     message: str
+    others: Sequence[WrongConfiguration] = ()
 
     def __str__(self) -> str:
-        return f"{self.setting}: {self.message}"
+        return "\n".join([f"{self.setting}: {self.message}", *map(str, self.others)])
 
 
 @attrs.define
