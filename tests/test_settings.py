@@ -77,7 +77,7 @@ def test_the_environment_is_read(name: str, text: str, field: str, value: object
         ("CLAWDFORGE_MAX_LIVE_SESSIONS", "many", "whole number"),
         ("CLAWDFORGE_MAX_LIVE_SESSIONS", "1.5", "whole number"),
         ("CLAWDFORGE_MAX_LIVE_SESSIONS", "1" * 30, "whole number"),
-        ("CLAWDFORGE_START_SECS", "nan", "number of seconds"),
+        ("CLAWDFORGE_START_SECS", "nan", "0.1 to 3600"),
         ("CLAWDFORGE_START_SECS", "-1", "0.1 to 3600"),
         ("CLAWDFORGE_FIRST_OUTPUT_SECS", "soon", "number of seconds"),
         ("CLAWDFORGE_EVENTS", "all", "acp, normalized, none"),

@@ -62,7 +62,7 @@ def span(low: float, high: float) -> Reader:
             except ValueError:
                 raise ValueError("must be a number of seconds") from None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError("must be a number of seconds")
+            raise ValueError("must be a number of seconds")  # noqa: TRY004  # see the module
         if not low <= value <= high:  # nor is nan
             raise ValueError(f"must be {low:g} to {high:g}")
         return float(value)
