@@ -60,6 +60,7 @@ KINDS: Final[Mapping[type[errors.ClawdforgeError], Kind]] = {
     errors.StoreUnavailable: Kind(503, "Ledger not available", "the ledger is not available now"),
     errors.NotReady: Kind(503, "Not ready"),
     errors.TooSlow: Kind(503, "Too slow"),
+    errors.RuntimeNotInstalled: Kind(502, "Runtime not installed"),
     errors.WrongConfiguration: Kind(500, "Wrong configuration", "a setting is wrong; see the log"),
     errors.DataDirectoryBusy: Kind(500, "Data directory busy"),
 }

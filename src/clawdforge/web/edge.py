@@ -1,0 +1,252 @@
+"""The ASGI application around the framework: it bounds every request and cures the known faults.
+
+Its duties, each for a reason measured on hypercorn 0.18 with quart-trio 0.12 and 0.13:
+
+- the *wedge*: hypercorn recycles a connection inside the application's last ``send``, and queues
+  ``http.disconnect`` while it does; the framework would read that and cancel the very task that is
+  recycling, and the connection hangs for ever. Once the last body message is on its way, a
+  disconnect is therefore kept from the framework.
+- an *early answer* (401, 404, 413 before the body is read) would reset the connection under the
+  client's hands, which may then never see the answer: the last message is held back until the rest
+  of the body has come, within bounds.
+- a handler's time is not bounded by anybody: the edge does it, around everything.
+- a request with both Content-Length and Transfer-Encoding is how requests are smuggled past a
+  proxy, CONNECT and WebSocket are not spoken here: refused before anything reads them.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import attrs
+import structlog
+import trio
+
+from clawdforge.config import Config
+from clawdforge.errors import ClawdforgeError, ShuttingDown, TooSlow
+from clawdforge.web.problems import (
+    CONTENT_TYPE,
+    OUR_BUG,
+    UNROUTED,
+    Problem,
+    describe_error,
+    describe_status,
+)
+from clawdforge.web.trace import Trace
+
+_log: Final = structlog.get_logger("clawdforge.access")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LINGER_SECS: Final = 5.0
+LINGER_BYTES: Final = 64 * 1024 * 1024
+"""How long, and how much of, the rest of a body is taken after an early answer."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def request_secs(config: Config) -> float:
+    """The longest a request may take: the longest turn, its start and end, its body both ways."""
+    return config.max_timeout_secs + config.start_secs + config.cancel_grace_secs + 180
+
+
+class Edge:
+    """ASGI in, ASGI out. One per server."""
+
+    def __init__(self, app: Asgi, *, bound_secs: float) -> None:
+        self._app = app
+        self._bound_secs = bound_secs
+        self._exchanges: set[Exchange] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        match scope["type"]:
+            case "http":
+                await self._serve_request(scope, receive, send)
+            case "lifespan":
+                await serve_lifespan(receive, send)
+            case _:
+                await _refuse_websocket(send)
+
+    async def wait_answered(self) -> None:
+        """Wait until the requests that are here now have been answered. The caller bounds it."""
+        for exchange in list(self._exchanges):
+            await exchange.is_over.wait()
+
+    def cancel_requests(self) -> None:
+        """End every request that has no answer yet: 503, the server is shutting down."""
+        for exchange in self._exchanges:
+            if exchange.trace.status is None:
+                exchange.is_called_off = True
+                exchange.scope.cancel()
+
+    async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = dict(scope)
+        trace = Trace.begin(scope, secrets.token_hex(8))
+        exchange = Exchange(trace, receive, send)
+        began_at = trio.current_time()
+        self._exchanges.add(exchange)
+        try:
+            await self._answer(scope, exchange)
+        finally:
+            self._exchanges.discard(exchange)
+            exchange.is_over.set()
+            _log.info(
+                "request",
+                request_id=trace.request_id,
+                method=scope["method"],
+                route=trace.route,
+                status=trace.status,
+                app=trace.app or None,
+                peer=trace.peer,
+                ms=round((trio.current_time() - began_at) * 1000),
+            )
+
+    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
+        problem = find_policy_fault(scope)
+        if problem is None:
+            exchange.scope.deadline = trio.current_time() + self._bound_secs
+            try:
+                with exchange.scope:
+                    await self._app(scope, exchange.receive, exchange.send)
+            except Exception as error:  # noqa: BLE001 - the last line before the server's own log
+                _log.error("edge failed", error=type(error).__name__)
+                problem = describe_error(error)
+            if exchange.scope.cancelled_caught:
+                problem = describe_error(ShuttingDown(5) if exchange.is_called_off else TooSlow())
+        if problem is not None and exchange.trace.status is None:
+            with trio.move_on_after(2 * LINGER_SECS):
+                await exchange.refuse(problem)
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """One request and its response, as they pass the edge."""
+
+    trace: Trace
+    _receive: Receive
+    _send: Send
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    is_called_off: bool = False
+    is_over: trio.Event = attrs.field(factory=trio.Event)
+    _is_finishing: bool = False
+    _body_bytes: int = 0
+    _body_ended: trio.Event = attrs.field(factory=trio.Event)
+
+    async def receive(self) -> Message:
+        """What the framework reads. Waits as long as the client does."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._body_ended.set()
+            if self._is_finishing:
+                await trio.sleep_forever()  # the framework's nursery is about to cancel us
+        else:
+            self._body_bytes += len(message.get("body", b""))
+            if not message.get("more_body", False) or self._body_bytes > LINGER_BYTES:
+                self._body_ended.set()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """What the framework writes."""
+        if message["type"] == "http.response.start":
+            self.trace.status = message["status"]
+            message["headers"] = [*message["headers"], *self._own_headers()]
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            await self._linger(message)
+            self._is_finishing = True
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _linger(self, last: Message) -> None:
+        """Write the last bytes, then take the rest of the request's body, within bounds."""
+        await self._send({**last, "more_body": True})
+        with trio.move_on_after(LINGER_SECS):
+            await self._body_ended.wait()
+
+    async def refuse(self, problem: Problem) -> None:
+        """Answer in the framework's place, and take the rest of the body as it would have."""
+        body = problem.to_bytes(self.trace.route)
+        headers = [
+            ("content-type", CONTENT_TYPE),
+            ("content-length", str(len(body))),
+            ("cache-control", "no-store"),
+            *problem.headers,
+        ]
+        self.trace.status = problem.status
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": problem.status,
+                "headers": [
+                    *((name.lower().encode(), value.encode()) for name, value in headers),
+                    *self._own_headers(),
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        with trio.move_on_after(LINGER_SECS):
+            while not self._body_ended.is_set():
+                await self.receive()
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _own_headers(self) -> list[tuple[bytes, bytes]]:
+        """The request id: the caller's own, or ours with a failure of ours.
+
+        It is not in every answer, so that refusals stay the same byte for byte.
+        """
+        given = [value for name, value in self.trace.headers if name == "x-request-id"]
+        if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+            return [(b"x-request-id", given[0].encode())]
+        if self.trace.status is not None and self.trace.status >= OUR_BUG.status:
+            return [(b"x-request-id", self.trace.request_id.encode())]
+        return []
+
+
+def find_policy_fault(scope: Scope) -> Problem | None:
+    """What is refused before anything reads it, if this is."""
+    if scope["method"] == "CONNECT":
+        return describe_status(405)
+    names = {name.lower() for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        # Where the request ends is in doubt, and so is where the next one would begin.
+        return describe_status(400, (("connection", "close"),))
+    return None
+
+
+async def refuse_early(scope: Scope, receive: Receive, send: Send, error: ClawdforgeError) -> None:
+    """Answer a request that there is no application for."""
+    if scope["type"] != "http":
+        await _refuse_websocket(send)
+        return
+    exchange = Exchange(Trace.begin(dict(scope), secrets.token_hex(8)), receive, send)
+    await exchange.refuse(describe_error(error))
+
+
+async def _refuse_websocket(send: Send) -> None:
+    problem = describe_status(426)
+    headers = [(b"content-type", CONTENT_TYPE.encode())]
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": problem.status,
+            "headers": headers,
+        }
+    )
+    body = problem.to_bytes(UNROUTED)
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+
+
+async def serve_lifespan(receive: Receive, send: Send) -> None:
+    """Say yes to the server's start and stop: nothing of ours lives in its lifespan task."""
+    while True:
+        message = await receive()  # unbounded: the server says when it stops
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

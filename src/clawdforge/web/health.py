@@ -1,0 +1,72 @@
+"""The routes without a token: is it alive, is it ready, what does it host.
+
+Alive and ready are different answers: a service that can do nothing for its callers just now is
+alive, and must not be restarted for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from clawdforge.errors import NotReady, StoreUnavailable
+from clawdforge.web.answers import Done, Health
+from clawdforge.web.bodies import Nothing
+from clawdforge.web.operations import Call, Operation
+
+
+async def show_health(call: Call[Nothing]) -> Health:
+    """What the service hosts; versions were probed once."""
+    found = call.service.versions()
+    return Health(
+        claude_present=found.claude_present,
+        claude_version=found.claude_version,
+        acpx_present=found.acpx_present,
+        acpx_version=found.acpx_version,
+        open_sessions=call.service.open_sessions,
+    )
+
+
+async def show_life(_: Call[Nothing]) -> Done:
+    """The process answers: nothing else is looked at."""
+    return Done()
+
+
+async def show_readiness(call: Call[Nothing]) -> Done:
+    """Whether a session could be opened now. Raises NotReady with all that is missing."""
+    missing = []
+    if call.service.is_draining:
+        missing.append("the server is draining")
+    if not call.service.versions().acpx_present:
+        missing.append("acpx is not installed; run `clawdforge setup`")
+    try:
+        await call.service.store.check()
+    except StoreUnavailable:
+        missing.append("the ledger is not available")
+    if missing:
+        raise NotReady(missing)
+    return Done()
+
+
+OPERATIONS: Final = (
+    Operation(
+        method="GET",
+        path="/healthz",
+        gate="open",
+        handle=show_health,
+        summary="What the service hosts, and how much of it is in use",
+    ),
+    Operation(
+        method="GET",
+        path="/livez",
+        gate="open",
+        handle=show_life,
+        summary="Whether the process answers",
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        gate="open",
+        handle=show_readiness,
+        summary="Whether a session could be opened now",
+    ),
+)

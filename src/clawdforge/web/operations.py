@@ -1,0 +1,129 @@
+"""One operation of the API as a value, and how it becomes a route of the framework.
+
+The rule: handlers are plain functions from a :class:`Call` to an answer; nothing but this module,
+:mod:`.app` and :mod:`.edge` knows the framework. The order of refusals is always the same:
+address, token, parameters, and only then the handler, within its bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import attrs
+import trio
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from clawdforge.config import Config
+from clawdforge.domain.access import Address
+from clawdforge.domain.ids import AppName
+from clawdforge.errors import TooSlow
+from clawdforge.web.answers import to_json
+from clawdforge.web.auth import authenticate_admin, authenticate_app
+from clawdforge.web.bodies import Nothing
+from clawdforge.web.problems import CONTENT_TYPE, Problem
+from clawdforge.web.service import Service
+from clawdforge.web.trace import Trace
+from clawdforge.web.wire import Reader
+
+Asked = TypeVar("Asked")
+
+Gate = Literal["open", "app", "admin"]
+"""Whom a route lets in: anybody whose address may connect, an app, the admin."""
+
+SHORT_SECS: Final = 30.0
+"""Bound of a route that only reads or writes the ledger: it takes milliseconds, or it is stuck."""
+
+
+@attrs.frozen(kw_only=True)
+class Call(Generic[Asked]):
+    """One admitted request: who asks for what. ``app`` is empty on routes that are not an app's."""
+
+    service: Service
+    app: AppName
+    asked: Asked
+    path: Mapping[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Operation:
+    """A method on a path. ``asks`` is its body class for POST, its query class for the others.
+
+    ``bound_secs`` is the longest that the handler may take, by the settings.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    gate: Gate
+    handle: Callable[[Call[Any]], Awaitable[object]]
+    summary: str
+    asks: type = Nothing
+    bound_secs: Callable[[Config], float] = lambda _: SHORT_SECS
+
+    @property
+    def instance(self) -> str:
+        """The path with the names of its parameters: the ``instance`` of its problems."""
+        return self.path.replace("<", ":").replace(">", "")
+
+
+def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation) -> None:
+    """Make the operation a route."""
+
+    async def view(**path: str) -> Response:
+        trace = Trace.of(request.scope)
+        trace.route = operation.instance
+        caller = await _let_in(service, operation.gate, trace)
+        call = Call(service=service, app=caller, asked=await _read(reader, operation), path=path)
+        try:
+            with trio.fail_after(operation.bound_secs(service.config)):
+                answer = await operation.handle(call)
+        except trio.TooSlowError:
+            raise TooSlow from None
+        return respond(answer, operation.instance)
+
+    app.add_url_rule(
+        operation.path,
+        endpoint=f"{operation.method} {operation.path}",
+        view_func=view,
+        methods=[operation.method],
+        provide_automatic_options=False,
+    )
+
+
+async def _let_in(service: Service, gate: Gate, trace: Trace) -> AppName:
+    match gate:
+        case "app":
+            trace.app = await authenticate_app(service, trace.headers, _known(trace.address))
+        case "admin":
+            await authenticate_admin(service, trace.headers)
+        case "open":
+            pass
+    return trace.app
+
+
+def _known(address: Address | None) -> Address:
+    assert address is not None, "the address gate comes before every view"
+    return address
+
+
+async def _read(reader: Reader, operation: Operation) -> object:
+    """The body or the query, structured. Raises InvalidRequest; the framework's 408 and 413."""
+    if operation.method == "POST":
+        raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        return reader.read_body(operation.asks, raw)
+    if operation.gate == "open":
+        return operation.asks()
+    pairs: Sequence[tuple[str, str]] = list(request.args.items(multi=True))
+    return reader.read_query(operation.asks, pairs)
+
+
+def respond(answer: object, instance: str) -> Response:
+    """The response for an answer, or for a problem that a handler returned."""
+    if isinstance(answer, Problem):
+        response = Response(answer.to_bytes(instance), answer.status, content_type=CONTENT_TYPE)
+        response.headers.extend(dict(answer.headers))
+    else:
+        response = Response(to_json(answer), 200, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,119 @@
+"""The routes of sessions: open, look, list, close.
+
+A session of another app is found by no query here: (id, app) is always asked for together.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from clawdforge.config import Config
+from clawdforge.domain.ids import AgentName, SessionId
+from clawdforge.errors import Fault, InvalidRequest, SessionNotFound
+from clawdforge.web.answers import OMITTED, Done, SessionCreated, SessionList, SessionView
+from clawdforge.web.bodies import CreateSession, ListSessions, Nothing
+from clawdforge.web.operations import SHORT_SECS, Call, Operation
+from clawdforge.web.service import NewSession
+
+_SESSION_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
+
+
+def read_session_id(call: Call[Any]) -> SessionId:
+    """The id in the path. What cannot be one is not looked up. Raises SessionNotFound."""
+    text = call.path["session_id"]
+    if _SESSION_ID.fullmatch(text) is None:
+        raise SessionNotFound
+    return SessionId(text)
+
+
+async def create_session(call: Call[CreateSession]) -> SessionCreated:
+    """Open a session: answers when the agent has started and shaken hands."""
+    asked = call.asked
+    agent = AgentName(asked.agent)
+    allowed = call.service.config.agents[agent].permissions_allowed
+    if asked.permissions is not None and asked.permissions not in allowed:
+        message = f"not allowed for this agent; allowed are: {', '.join(allowed)}"
+        raise InvalidRequest([Fault("$.permissions", message)])
+    row = await call.service.create_session(
+        NewSession(
+            app=call.app,
+            agent=agent,
+            model=asked.model,
+            meta=asked.meta,
+            permissions=asked.permissions,
+        )
+    )
+    return SessionCreated(
+        session_id=row.session_id, agent=row.agent, model=row.model, created_at=row.created_at
+    )
+
+
+async def list_sessions(call: Call[ListSessions]) -> SessionList:
+    """List the app's sessions, newest first."""
+    rows = await call.service.store.list_sessions(
+        call.app, include_closed=call.asked.include_closed
+    )
+    views = [SessionView.of(row, is_live=call.service.is_live(row.session_id)) for row in rows]
+    return SessionList(views, len(views))
+
+
+async def show_session(call: Call[Nothing]) -> SessionView:
+    """One session."""
+    session_id = read_session_id(call)
+    row = await call.service.store.find_session(session_id, call.app)
+    if row is None:
+        raise SessionNotFound
+    return SessionView.of(row, is_live=call.service.is_live(session_id))
+
+
+async def close_session(call: Call[Nothing]) -> Done:
+    """Close one; a second close is a success and says so."""
+    was_open = await call.service.close_session(read_session_id(call), call.app)
+    return Done(already_closed=OMITTED if was_open else True)
+
+
+def creating_secs(config: Config) -> float:
+    """An agent may wait for others to start before it has its own time to start."""
+    return 2 * config.start_secs + SHORT_SECS
+
+
+def closing_secs(config: Config) -> float:
+    """A turn in progress is cancelled first: its grace, then the kill."""
+    return config.cancel_grace_secs + SHORT_SECS
+
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/sessions",
+        gate="app",
+        handle=create_session,
+        summary="Open a session",
+        asks=CreateSession,
+        bound_secs=creating_secs,
+    ),
+    Operation(
+        method="GET",
+        path="/sessions",
+        gate="app",
+        handle=list_sessions,
+        summary="List this app's sessions, newest first",
+        asks=ListSessions,
+    ),
+    Operation(
+        method="GET",
+        path="/sessions/<session_id>",
+        gate="app",
+        handle=show_session,
+        summary="Show one session",
+    ),
+    Operation(
+        method="DELETE",
+        path="/sessions/<session_id>",
+        gate="app",
+        handle=close_session,
+        summary="Close one session",
+        bound_secs=closing_secs,
+    ),
+)

@@ -1,0 +1,79 @@
+"""The route of a turn: ask the agent, wait, answer.
+
+The caller owns the turn: when its connection goes, this handler is cancelled, and with it the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, assert_never
+
+from clawdforge.config import Config, EventsForm
+from clawdforge.domain.ids import AppName
+from clawdforge.domain.turns import TurnResult
+from clawdforge.errors import Fault, InvalidRequest, UnknownFileToken
+from clawdforge.protocol.normalized import normalize
+from clawdforge.web.answers import TurnDone
+from clawdforge.web.bodies import RunTurn
+from clawdforge.web.operations import SHORT_SECS, Call, Operation
+from clawdforge.web.problems import Problem, describe_turn
+from clawdforge.web.service import NewTurn, Service
+from clawdforge.web.sessions import read_session_id
+
+
+async def run_turn(call: Call[RunTurn]) -> TurnDone | Problem:
+    """Run one turn to its end."""
+    session_id = read_session_id(call)
+    config = call.service.config
+    files = await claim_files(call.service, call.app, call.asked.files)
+    timeout_secs = call.asked.timeout_secs or config.turn_timeout_secs
+    result = await call.service.run_turn(
+        session_id,
+        call.app,
+        NewTurn(prompt=call.asked.prompt, files=files, timeout_secs=timeout_secs),
+    )
+    if result.ending not in {"completed", "cancelled"}:
+        return describe_turn(result)
+    return TurnDone.of(session_id, result, shape_events(result, call.asked.events or config.events))
+
+
+async def claim_files(_service: Service, _app: AppName, tokens: Sequence[str]) -> tuple[str, ...]:
+    """The app's files behind the tokens. Raises InvalidRequest naming each that is not there.
+
+    No file can be staged yet, so none is there.
+    """
+    words = str(UnknownFileToken())
+    faults = [Fault(f"$.files[{index}]", words) for index, _ in enumerate(tokens)]
+    if faults:
+        raise InvalidRequest(faults)
+    return ()
+
+
+def shape_events(result: TurnResult, form: EventsForm) -> Sequence[Mapping[str, Any]]:
+    """The turn's events in the form that was asked for."""
+    match form:
+        case "acp":
+            return result.events
+        case "normalized":
+            return normalize(result.events)
+        case "none":
+            return ()
+    assert_never(form)
+
+
+def turn_secs(config: Config) -> float:
+    """The longest turn that may be asked for, then its grace, then the kill."""
+    return config.max_timeout_secs + config.cancel_grace_secs + SHORT_SECS
+
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/sessions/<session_id>/turn",
+        gate="app",
+        handle=run_turn,
+        summary="Run one turn and wait for its end",
+        asks=RunTurn,
+        bound_secs=turn_secs,
+    ),
+)
