@@ -44,7 +44,15 @@ async def run_on(db: apsw.AsyncConnection, function: Callable[[apsw.Connection],
     from apsw, which would raise TooSlowError inside ``function`` on its own account.
     """
     with _no_deadline():
-        return cast("Result", await db.async_run(function, db))
+        return cast("Result", await db.async_run(_run, function, db))
+
+
+def _run(function: Callable[[apsw.Connection], Result], db: apsw.Connection) -> Result:
+    try:
+        return function(db)
+    except (apsw.CorruptError, apsw.NotADBError):
+        db.release_memory()  # the page cache: else a file that was mended would stay broken for us
+        raise
 
 
 @contextmanager

@@ -45,13 +45,14 @@ class Write(Generic[Result]):
     def attempt(self, db: apsw.Connection) -> None:
         """Run the operation in a savepoint, and keep its result or error. In the worker thread.
 
-        Raises only when SQLite has given up the whole transaction (disk full, I/O error).
+        Raises only when SQLite has given up the whole transaction (disk full, I/O error), or
+        should have: nothing is committed to a file that is known to be damaged.
         """
         db.execute("SAVEPOINT operation")
         try:
             self._value = self.operation(db)
         except Exception as error:
-            if not db.in_transaction:
+            if not db.in_transaction or isinstance(error, apsw.CorruptError):
                 raise
             db.execute("ROLLBACK TO operation")
             self._error = error

@@ -1,0 +1,75 @@
+"""What a request costs does not grow with the rows: every statement finds its way by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import apsw
+import pytest
+
+from clawdforge.store import ledger, rows
+from clawdforge.store.migrations import migrate
+
+from .examples import LAB, app, ended, session, session_id, turn
+
+
+@pytest.fixture
+def db(database: Path) -> Iterator[apsw.Connection]:
+    """A migrated database, without a writer."""
+    connection = apsw.Connection(str(database))
+    migrate(connection)
+    yield connection
+    connection.close()
+
+
+Traced: TypeAlias = tuple[str, Any]
+"""A statement and its bindings."""
+
+
+def plans(db: apsw.Connection, traced: list[Traced]) -> list[str]:
+    """SQLite's plan for each statement, one line a step."""
+    lines = []
+    for statement, bindings in traced:
+        steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", bindings)
+        lines += [f"{step[-1]}   <- {statement}" for step in steps]
+    return lines
+
+
+def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
+    """From a session's creation to its deletion; nor is anything sorted by hand."""
+    seen: list[Traced] = []
+
+    def trace(_cursor: apsw.Cursor, statement: str, bindings: Any) -> bool:
+        seen.append((statement, bindings))
+        return True
+
+    ledger.add_app(db, app(), "digest")  # minting looks at every name, and may
+    db.exec_trace = trace
+    ledger.find_app(db, "digest")
+    ledger.add_session(db, session())
+    ledger.find_session(db, session_id(1), LAB)
+    ledger.list_sessions(db, LAB, include_closed=False)
+    ledger.begin_turn(db, turn())
+    ledger.end_turn(db, ended())
+    ledger.begin_turn(db, turn(index=2))
+    ledger.interrupt_turns(db, at=1)
+    ledger.list_turns(db, session_id(1), before=None, limit=5)
+    ledger.list_audit(db, session_id(1))
+    ledger.set_can_resume(db, session_id(1), can_resume=True)
+    ledger.close_session(db, session_id(1), event="close", cause="asked", at=1)
+    ledger.delete_session(db, session_id(1), at=1)
+    ledger.undo_session(db, session(2), cause="caller_gone", at=1)
+    ledger.revoke_app(db, LAB)
+    db.exec_trace = None
+    assert len(seen) > 20
+    steps = plans(db, seen)
+    bad = [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step]
+    assert [step for step in bad if "turns_without_ending" not in step] == []
+
+
+def test_the_sweepers_view_is_not_sorted_by_hand(db: apsw.Connection) -> None:
+    """Everything, in the order of an index."""
+    (step,) = plans(db, [(f"{rows.SELECT_SESSIONS} ORDER BY created_at, session_id", None)])
+    assert "sessions_by_age" in step

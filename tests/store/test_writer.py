@@ -1,0 +1,296 @@
+"""Group commit: few commits, one fate for a batch, a fate of its own for each operation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Event
+
+import apsw
+import pytest
+import trio
+import trio.testing
+
+from clawdforge.errors import SessionNotFound, StoreUnavailable
+from clawdforge.store import writer as writing
+from clawdforge.store.connections import open_connections
+from clawdforge.store.sqlite import SqliteStore, open_sqlite_store
+from clawdforge.store.writer import Writer
+
+from .examples import LAB, from_outside, session, session_id, turn
+
+
+@pytest.fixture
+def commits() -> Iterator[list[None]]:
+    """Grows by one with each commit of any connection opened after it."""
+    seen: list[None] = []
+
+    def hook() -> bool:
+        seen.append(None)
+        return False  # True would turn the commit into a rollback
+
+    def count(db: apsw.Connection) -> None:
+        db.set_commit_hook(hook)
+
+    apsw.connection_hooks.append(count)
+    yield seen
+    apsw.connection_hooks.remove(count)
+
+
+@asynccontextmanager
+async def open_writer(database: Path) -> AsyncIterator[Writer]:
+    """A writer at work on a database of its own."""
+    async with open_connections(database, busy_timeout_secs=5) as connections:
+        writer = Writer(connections.writer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.run)
+            yield writer
+            writer.close()
+
+
+def note(number: int) -> Callable[[apsw.Connection], None]:
+    """An operation that leaves a mark."""
+
+    def operation(db: apsw.Connection) -> None:
+        db.execute(
+            "INSERT INTO session_events (session_id, event, at) VALUES (?, 'n', 0)", (number,)
+        )
+
+    return operation
+
+
+def note_and_raise(number: int) -> Callable[[apsw.Connection], None]:
+    """An operation that leaves a mark and then thinks better of it."""
+
+    def operation(db: apsw.Connection) -> None:
+        note(number)(db)
+        raise SessionNotFound
+
+    return operation
+
+
+def noted(database: Path) -> set[int]:
+    """The marks, as another process sees them; taking them needs the write lock."""
+    ((*rows,),) = from_outside(database, "SELECT session_id FROM session_events WHERE event = 'n'")
+    return {int(number) for (number,) in rows}
+
+
+async def test_writers_at_once_share_commits(database: Path, commits: list[None]) -> None:
+    """A thousand concurrent writes are a handful of commits, and all of them are there."""
+    async with open_sqlite_store(database) as store:
+        before = len(commits)
+        async with trio.open_nursery() as nursery:
+            for number in range(1000):
+                nursery.start_soon(store.add_session, session(number))
+        assert len(await store.list_all_sessions()) == 1000
+        assert len(commits) - before <= 10
+
+
+async def test_a_write_that_has_returned_is_committed(
+    sqlite_store: SqliteStore, database: Path
+) -> None:
+    """Another process sees it at once, and finds the write lock free."""
+    await sqlite_store.add_session(session())
+    assert from_outside(database, "SELECT session_id FROM sessions") == [[[session_id(1)]]]
+
+
+async def test_one_error_leaves_its_neighbours_alone(database: Path, commits: list[None]) -> None:
+    """In one transaction, what raised is undone and told so; the others are written."""
+    async with open_writer(database) as writer:
+        before = len(commits)
+        errors: list[int] = []
+
+        async def write(number: int) -> None:
+            is_bad = number % 3 == 0
+            try:
+                await writer.write(note_and_raise(number) if is_bad else note(number))
+            except SessionNotFound:
+                errors.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(write, number)
+        assert len(commits) - before <= 4
+        assert set(errors) == set(range(0, 300, 3))
+        assert noted(database) == set(range(300)) - set(errors)
+
+
+async def test_a_batch_that_cannot_commit_fails_everybody_in_it(database: Path) -> None:
+    """Nobody is told "written", nothing is, and the next batch is none the worse."""
+    veto = Event()
+    veto_commit = lambda db: db.set_commit_hook(veto.is_set)  # noqa: E731 - the list wants functions
+    apsw.connection_hooks.append(veto_commit)
+    try:
+        async with open_writer(database) as writer:
+            veto.set()
+            failed: list[int] = []
+
+            async def write(number: int) -> None:
+                with pytest.raises(StoreUnavailable):
+                    await writer.write(note(number))
+                failed.append(number)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(50):
+                    nursery.start_soon(write, number)
+            veto.clear()
+            assert len(failed) == 50
+            await writer.write(note(99))
+            assert noted(database) == {99}
+    finally:
+        apsw.connection_hooks.remove(veto_commit)
+
+
+async def test_a_domain_error_in_a_batch_that_cannot_commit_is_no_answer(database: Path) -> None:
+    """What an operation found out in a transaction that never was is not told to anybody."""
+    async with open_writer(database) as writer:
+
+        def lose_the_transaction(db: apsw.Connection) -> None:
+            db.execute("ROLLBACK")
+            raise apsw.FullError("as SQLite does when the disk is full")
+
+        outcomes: list[str] = []
+
+        async def write(operation: Callable[[apsw.Connection], None]) -> None:
+            with pytest.raises(StoreUnavailable) as caught:
+                await writer.write(operation)
+            outcomes.append(caught.value.reason)
+
+        hold, is_held = Event(), trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wait(_db: apsw.Connection) -> None:
+            token.run_sync_soon(is_held.set)
+            hold.wait(30)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.write, wait)  # so that the next three are one batch
+            await is_held.wait()
+            for operation in (note(1), note_and_raise(2), lose_the_transaction):
+                nursery.start_soon(write, operation)
+            await trio.testing.wait_all_tasks_blocked()
+            hold.set()
+        assert outcomes == ["the disk is full"] * 3
+        assert noted(database) == set()
+
+
+async def test_an_operation_whose_caller_has_left_is_skipped(database: Path) -> None:
+    """Left before its transaction began: not run at all."""
+    async with open_writer(database) as writer:
+        hold, is_held = Event(), trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wait(_db: apsw.Connection) -> None:
+            token.run_sync_soon(is_held.set)
+            hold.wait(30)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.write, wait)
+            await is_held.wait()
+            async with trio.open_nursery() as leaving:
+                leaving.start_soon(writer.write, note(1))
+                await trio.testing.wait_all_tasks_blocked()
+                leaving.cancel_scope.cancel()
+            hold.set()
+        assert noted(database) == set()
+
+
+async def test_a_cancel_storm_loses_nothing_and_leaves_nothing_open(database: Path) -> None:
+    """Thousands of writers, many cancelled: the acknowledged are there, the raised are not."""
+    rng = random.Random(20)
+    acknowledged: set[int] = set()
+    refused: set[int] = set()
+    cancelled: set[int] = set()
+
+    async def write(number: int, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                await writer.write((note, note_and_raise)[number % 7 == 0](number))
+                acknowledged.add(number)
+            except SessionNotFound:
+                refused.add(number)
+        if scope.cancelled_caught:
+            cancelled.add(number)
+
+    async with open_writer(database) as writer:
+        async with trio.open_nursery() as nursery:
+            alive: list[trio.CancelScope] = []
+            for number in range(4000):
+                alive.append(trio.CancelScope())
+                nursery.start_soon(write, number, alive[-1])
+                if rng.random() < 0.1:
+                    await trio.lowlevel.checkpoint()
+                if rng.random() < 0.5:
+                    alive.pop(rng.randrange(max(0, len(alive) - 200), len(alive))).cancel()
+        in_file = noted(database)  # takes the write lock while the store is still open
+
+    assert acknowledged | refused | cancelled == set(range(4000))
+    assert min(len(acknowledged), len(refused), len(cancelled)) > 100
+    assert acknowledged <= in_file
+    assert not in_file & {number for number in range(4000) if number % 7 == 0}
+    assert in_file <= acknowledged | cancelled
+
+
+async def test_waiting_for_room_is_the_callers_own_time(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full mailbox a writer waits, and may leave; nobody else is disturbed."""
+    monkeypatch.setattr(writing, "MAILBOX_WRITES", 2)
+    async with open_writer(database) as writer:
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(writer.write, note(number))
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await writer.write(note(99))
+        assert scope.cancelled_caught
+        assert noted(database) == set(range(20))
+
+
+async def test_closing_writes_what_was_taken(database: Path) -> None:
+    """A cancelled service still writes what lies in the mailbox; later writers are told."""
+    written: list[int] = []
+    store: SqliteStore | None = None
+
+    async def write(number: int) -> None:
+        assert store is not None
+        with trio.CancelScope(shield=True):
+            await store.add_session(session(number))
+        written.append(number)
+
+    with trio.CancelScope() as service:
+        async with open_sqlite_store(database) as store, trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(write, number)
+            await trio.testing.wait_all_tasks_blocked()
+            service.cancel()
+    assert len(written) == 100
+    assert store is not None
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.check()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.find_session(session_id(1), LAB)
+    async with open_sqlite_store(database) as again:
+        assert len(await again.list_all_sessions()) == 100
+
+
+async def test_a_callers_deadline_is_a_plain_cancel(sqlite_store: SqliteStore) -> None:
+    """A read that takes too long is interrupted: the caller leaves in time, the reader is free."""
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    )
+    with trio.fail_after(30):
+        for _ in range(4):
+            with trio.move_on_after(0.05) as scope:
+                await sqlite_store._read(lambda db: db.execute(endless).fetchall())
+            assert scope.cancelled_caught
+        assert await sqlite_store.find_session(session_id(1), LAB) is None
+
+
+async def test_the_blocks_own_error_comes_out_alone(database: Path) -> None:
+    """No exception group around what the caller's code raised."""
+    with pytest.raises(SessionNotFound):
+        async with open_sqlite_store(database) as store:
+            await store.begin_turn(turn())
