@@ -1,0 +1,90 @@
+"""The client's side of ``clawdforge demo``: it talks to the server, shows what comes, stops it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import threading
+
+import click
+
+from clawdforge.cli.client import Client, RefusedError
+from clawdforge.cli.proc import list_tree
+from clawdforge.config import Config
+
+TURNS = (
+    "My name is Ada, and I keep bees.\nthink: She keeps bees.\ntool: look at the hives",
+    "What did I say?",
+)
+
+
+class Guide:
+    """The client's side of the demonstration, in a thread of its own."""
+
+    def __init__(self, config: Config, *, is_kept: bool) -> None:
+        self.exit_code = 0
+        self._config = config
+        self._is_kept = is_kept
+        self._thread: threading.Thread | None = None
+
+    def start(self, url: str) -> None:
+        """Called when the server takes requests."""
+        self._thread = threading.Thread(target=self._run, args=(url,), daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """After the server has ended: say what is left of it."""
+        left = list(list_tree())
+        _show("What is left of it", left or ["nothing"])
+        if left:
+            self.exit_code = 1
+
+    def _run(self, url: str) -> None:
+        try:
+            _show("A server", [url])
+            admin = Client(url, str(self._config.admin_token))
+            minted = admin.call("POST", "/admin/tokens", {"name": "demo"})
+            app = Client(url, minted["token"])
+            self._talk(app)
+            if self._is_kept:
+                _show("Your turn (Ctrl-C ends it)", curl_lines(url, minted["token"]))
+                return
+        except (RefusedError, OSError, KeyError, ValueError) as error:
+            click.echo(f"clawdforge: the demo failed: {error}", err=True)
+            self.exit_code = 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _talk(self, app: Client) -> None:
+        """Open a session, run the turns, show the processes, close it."""
+        session = app.call("POST", "/sessions", {"agent": "demo"})
+        _show("A session on the agent demo", [session["session_id"]])
+        for prompt in TURNS:
+            path = f"/sessions/{session['session_id']}/turn"
+            answer = app.call("POST", path, {"prompt": prompt})
+            _show(f"Turn {answer['turn_index']}", [f"> {prompt.splitlines()[0]}", answer["text"]])
+            click.echo(f"  ({answer['stop_reason']}, {answer['duration_ms']} ms)")
+        _show("Its processes", list(list_tree()))
+        app.call("DELETE", f"/sessions/{session['session_id']}")
+        _show("Its processes after closing", list(list_tree()) or ["none"])
+
+
+def curl_lines(url: str, token: str) -> list[str]:
+    """The same by hand."""
+    header = shlex.quote(f"Authorization: Bearer {token}")
+    create = shlex.quote('{"agent": "demo"}')
+    turn = shlex.quote('{"prompt": "Good morning"}')
+    return [
+        f"curl -s {url}/healthz",
+        f"curl -s {url}/sessions -H {header} --json {create}",
+        f"curl -s {url}/sessions/SESSION_ID/turn -H {header} --json {turn}",
+        f"curl -s {url}/sessions -H {header}",
+        f"curl -s -X DELETE {url}/sessions/SESSION_ID -H {header}",
+    ]
+
+
+def _show(title: str, lines: list[str]) -> None:
+    """One paragraph in the terminal."""
+    click.echo(click.style(f"\n{title}", bold=True))
+    for line in "\n".join(lines).splitlines():
+        click.echo(f"  {line}")

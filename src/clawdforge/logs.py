@@ -1,0 +1,34 @@
+"""How the log looks: events with fields, on stderr; text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, Literal
+
+import structlog
+
+LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
+
+
+def configure_logs(
+    form: Literal["auto", "json", "text"], *, level: Literal["info", "warning"] = "info"
+) -> None:
+    """Send all log events to stderr. ``auto`` is text on a terminal and JSON elsewhere."""
+    is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor
+    if is_text:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
