@@ -115,7 +115,8 @@ async def test_a_crash_fails_the_turn_and_ends_the_agent() -> None:
     assert not agent.exit.was_killed
 
 
-async def test_a_held_turn_waits_and_can_be_cancelled(autojump_clock: trio.abc.Clock) -> None:
+@pytest.mark.virtual_time
+async def test_a_held_turn_waits_and_can_be_cancelled() -> None:
     """Turns are held until released; a cancel gets through to a held one, unless deaf."""
     launcher, sink = FakeLauncher(), Notes()
     launcher.hold_turns()
@@ -153,7 +154,8 @@ async def test_a_start_can_fail() -> None:
     assert (launcher.live, launcher.agents) == (0, [])
 
 
-async def test_a_start_can_hang(autojump_clock: trio.abc.Clock) -> None:
+@pytest.mark.virtual_time
+async def test_a_start_can_hang() -> None:
     """A hanging start lasts until its caller gives up, and counts as a live tree till then."""
     launcher = FakeLauncher()
     launcher.starting = "hangs"
@@ -178,7 +180,8 @@ async def test_a_conversation_may_not_be_resumable(can_resume: bool, is_known: b
             pass
 
 
-async def test_deaths_can_be_held(autojump_clock: trio.abc.Clock) -> None:
+@pytest.mark.virtual_time
+async def test_deaths_can_be_held() -> None:
     """A killed agent is live until its death is released, even against a cancel."""
     launcher = FakeLauncher()
     launcher.hold_deaths()
