@@ -1,0 +1,63 @@
+"""What a turn's ACP messages say: how it ended, the answer's text, what it used. Pure.
+
+Real acpx nests an update (``params.update.sessionUpdate``), older fixtures are flat
+(``params.sessionUpdate``); both are understood and neither is rewritten. A message of a shape that
+is not known says nothing and is no error: agents are free to send what they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def update_of(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The update that a ``session/update`` carries (it has ``sessionUpdate``), nested or flat."""
+    params = _mapping(message.get("params"))
+    update = _mapping(params.get("update")) or params
+    return update if isinstance(update.get("sessionUpdate"), str) else None
+
+
+def stop_reason_of(events: Iterable[Mapping[str, Any]]) -> str | None:
+    """The ``result.stopReason`` of the last response that has one; None when none does."""
+    found = None
+    for message in events:
+        stop_reason = _mapping(message.get("result")).get("stopReason")
+        if isinstance(stop_reason, str):
+            found = stop_reason
+    return found
+
+
+def text_of(events: Iterable[Mapping[str, Any]]) -> str:
+    """The agent's answer in one string: its message chunks joined. Thoughts are not the answer."""
+    return "".join(
+        _text(update.get("content"))
+        for update in map(update_of, events)
+        if update is not None and update["sessionUpdate"] == "agent_message_chunk"
+    )
+
+
+def usage_of(events: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the agent says the turn used, in the agent's own field names; None when it says nothing.
+
+    Two sources, one dict: the last ``usage_update`` (``used``, ``size``, ``cost``: the context) and
+    the ``usage`` of the prompt's response (tokens).
+    """
+    context: Mapping[str, Any] = {}
+    tokens: Mapping[str, Any] = {}
+    for message in events:
+        update = update_of(message)
+        if update is not None and update["sessionUpdate"] == "usage_update":
+            context = {key: update[key] for key in ("used", "size", "cost") if key in update}
+        tokens = _mapping(_mapping(message.get("result")).get("usage")) or tokens
+    return {**context, **tokens} or None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(content: object) -> str:
+    """The text of a content block; blocks of another kind have none."""
+    text = _mapping(content).get("text")
+    return text if isinstance(text, str) else ""
