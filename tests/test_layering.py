@@ -33,13 +33,29 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 """Part -> the other parts that it may import. A part that is not named may import all: it is one
 of the few that put everything together (``app``, ``server``, ``cli`` and their like)."""
 
-# fmt: off
-IMPURE: Final = frozenset({
-    "asyncio", "datetime", "io", "logging", "os", "random", "secrets", "select", "shutil",
-    "signal", "socket", "structlog", "subprocess", "sys", "tempfile", "threading", "time",
-    "trio", "uuid",
-})
-# fmt: on
+IMPURE: Final = frozenset(
+    {
+        "asyncio",
+        "datetime",
+        "io",
+        "logging",
+        "os",
+        "random",
+        "secrets",
+        "select",
+        "shutil",
+        "signal",
+        "socket",
+        "structlog",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "threading",
+        "time",
+        "trio",
+        "uuid",
+    }
+)
 """No clock, no I/O, no randomness: modules that ``protocol`` and ``domain`` do without."""
 
 
@@ -87,14 +103,14 @@ def test_a_layer_imports_only_what_it_may(part: str, path: Path) -> None:
     assert [name for name in sorted(ours) if not any(is_part(name, one) for one in allowed)] == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=name)
-        for name, path in modules()
-        if part_of(name) in {"protocol", "domain"}
-    ],
-)
+PURE: Final = [
+    pytest.param(path, id=name)
+    for name, path in modules()
+    if part_of(name) in {"protocol", "domain"}
+]
+
+
+@pytest.mark.parametrize("path", PURE)
 def test_pure_layers_import_no_clock_and_no_io(path: Path) -> None:
     """A decision takes ``now`` as an argument and touches nothing."""
     assert {name.partition(".")[0] for name in imports(path)} & IMPURE == set()
