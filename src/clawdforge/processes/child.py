@@ -111,10 +111,14 @@ class Child:
 
 
 class _Lifeline:
-    """The write end of the pipe that keeps a warden from killing its tree. Never written to."""
+    """The write end of the pipe that keeps a warden from killing its tree. Never written to.
+
+    ``life`` is cancelled when it is closed: a warden that is stopped must not be waited for.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.life = trio.CancelScope()
 
     @property
     def is_closed(self) -> bool:
@@ -124,6 +128,7 @@ class _Lifeline:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+            self.life.cancel()
 
 
 @attrs.frozen
@@ -169,7 +174,8 @@ async def run_child(
             drains.start_soon(_drain_lines, spawned.stdout, splitter, on_line, on_skipped)
             drains.start_soon(_drain_tail, spawned.stderr, tail)
             task_status.started(Child(process.pid, mark, spawned.stdin, lifeline))
-            await process.wait()
+            with lifeline.life:
+                await process.wait()
             was_killed = lifeline.is_closed
         finally:
             lifeline.close()

@@ -36,6 +36,7 @@ class ProcessView:
 
     pid: int
     parent_pid: int
+    group_id: int
     session_id: int
     started_ticks: int
     is_zombie: bool = False
@@ -105,15 +106,17 @@ def look_at(pid: int) -> ProcessView | None:
         stat = (folder / "stat").read_bytes()
     except OSError:
         return None
-    # The name may hold blanks and brackets; fields 3, 4, 6, 22 of proc_pid_stat(5) follow it.
+    # The name may hold blanks and brackets; fields 3 to 6 and 22 of proc_pid_stat(5) follow it.
     fields = stat[stat.rindex(b")") + 2 :].split()
+    is_zombie = fields[0] in {b"Z", b"X"}
     return ProcessView(
         pid=pid,
         parent_pid=int(fields[1]),
+        group_id=int(fields[2]),
         session_id=int(fields[3]),
         started_ticks=int(fields[19]),
-        is_zombie=fields[0] in {b"Z", b"X"},
-        mark=_read_mark(folder / "environ"),
+        is_zombie=is_zombie,
+        mark=None if is_zombie else _read_mark(folder / "environ"),
     )
 
 
@@ -156,6 +159,7 @@ def clear(choose: Choose, *, within_secs: float) -> Cleared:
             if view.is_zombie and (view in chosen or _identity(view) in killed):
                 _reap(view)
         targets = living(chosen)
+        _kill_groups(targets)
         killed.update(_identity(view) for view in targets if _kill(view))
         empty_looks = 0 if targets else empty_looks + 1
         if empty_looks == _EMPTY_LOOKS or time.monotonic() > give_up_at:
@@ -174,6 +178,20 @@ def sweep_leftovers(current: Incarnation, *, within_secs: float = 5.0) -> Cleare
 
 def _identity(view: ProcessView) -> tuple[int, int]:
     return view.pid, view.started_ticks
+
+
+def _kill_groups(targets: Sequence[ProcessView]) -> None:
+    """Kill whole process groups: what forks and ends, over and over, is never caught by its pid.
+
+    A group lies within one session, so all of it is ours; our own session is left alone. Its number
+    is nobody else's as long as it has members: so either its leader is a target, or has ended.
+    """
+    known = {_identity(view) for view in targets}
+    for group in {view.group_id for view in targets if view.session_id != os.getsid(0)}:
+        leader = look_at(group)
+        if leader is None or _identity(leader) in known:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
 
 
 def _kill(view: ProcessView) -> bool:

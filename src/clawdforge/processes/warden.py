@@ -19,8 +19,7 @@ import time
 from contextlib import suppress
 from typing import Final, NoReturn
 
-PR_SET_PDEATHSIG: Final = 1
-PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GIVE_UP_SECS: Final = 30.0  # how long to go on killing what does not die (a stuck disk, say)
 
 
@@ -115,11 +114,8 @@ class Warden:
 
     def watch(self) -> None:
         """Return when it is time to end. Unbounded: the child may live as long as the service."""
-        poll = select.poll()
-        poll.register(self.lifeline, 0)  # hang-up is always reported
-        poll.register(self.wakeup, select.POLLIN)
         while self.has_children() and self.child_status is None:
-            ready = dict(poll.poll())
+            ready = select.select([self.lifeline, self.wakeup], [], [])[0]
             if self.lifeline in ready or signal.SIGTERM in os.read(self.wakeup, 4096):
                 return
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
@@ -136,7 +137,7 @@ def runner() -> None:
     def live(placed: int) -> None:
         os.close(placed)
         while os.fork() == 0:
-            pass
+            time.sleep(0.005)
 
     os.waitpid(_fork(live), 0)
 
