@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -57,7 +57,9 @@ async def mint_token(store: Store, name: AppName, ip_cidrs: Sequence[str], now: 
 class LiveService:
     """The running program. Made by :func:`clawdforge.app.open_service`."""
 
-    def __init__(self, context: SessionContext, tree: Tree, versions: Versions) -> None:
+    def __init__(
+        self, context: SessionContext, tree: Tree, versions: Callable[[], Versions]
+    ) -> None:
         self._context = context
         self._pool = tree.pool
         self._sweeper = tree.sweeper
@@ -102,8 +104,8 @@ class LiveService:
         self._pool.limit = limit
 
     def versions(self) -> Versions:
-        """What was found at start."""
-        return self._versions
+        """What is installed."""
+        return self._versions()
 
     def is_live(self, session_id: SessionId) -> bool:
         """Whether an actor holds this session."""

@@ -118,7 +118,7 @@ def open_stage() -> OpenStage:
         context = SessionContext(config, store, launcher, wall.now)
         async with trio.open_nursery() as nursery:
             async with open_tree(context) as tree:
-                service = LiveService(context, tree, Versions())
+                service = LiveService(context, tree, Versions)
                 await service.mint(APP, ())
                 yield Stage(service, tree, launcher, store, wall, nursery)
             nursery.cancel_scope.cancel()

@@ -1,0 +1,148 @@
+"""The composition root: every part of the program is made and handed its others here.
+
+Read ``open_service`` from top to bottom: the order of its lines is the order of life, and its
+reverse the order of death. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from clawdforge.actors.session import SessionContext
+from clawdforge.actors.tree import open_tree
+from clawdforge.config import Config
+from clawdforge.domain.ports import Launcher, Store
+from clawdforge.errors import DataDirectoryBusy, RuntimeNotInstalled, WrongConfiguration
+from clawdforge.processes.kernel import become_subreaper, raise_open_files, set_not_dumpable
+from clawdforge.processes.launcher import AcpxLauncher
+from clawdforge.processes.leftovers import sweep_leftovers
+from clawdforge.processes.marks import Incarnation
+from clawdforge.processes.runtime import ensure_runtime, find_runtime
+from clawdforge.service import LiveService
+from clawdforge.store.sqlite import open_sqlite_store
+from clawdforge.web.service import Versions
+
+log: Final = structlog.get_logger("clawdforge.app")
+
+
+@asynccontextmanager
+async def open_service(
+    config: Config,
+    *,
+    launcher: Launcher | None = None,
+    now: Callable[[], int] = lambda: int(time.time()),
+) -> AsyncIterator[LiveService]:
+    """Run the program around the body, all but HTTP.
+
+    ``launcher`` takes the place of acpx, for tests. Raises DataDirectoryBusy when another service
+    holds the data directory, StoreUnavailable when the ledger does not open.
+    """
+    with hold_data_dir(config.data_dir):
+        if launcher is None:
+            launcher = await make_launcher(config)
+        async with open_sqlite_store(config.database_path) as store:
+            await settle_ledger(store, launcher, now())
+            context = SessionContext(config, store, launcher, now)
+            async with open_tree(context) as tree:
+                yield LiveService(context, tree, VersionProbe(config.runtime_dir))
+
+
+@contextmanager
+def hold_data_dir(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for this process alone. Raises DataDirectoryBusy."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise WrongConfiguration(
+            "CLAWDFORGE_DATA_DIR", f"cannot be used: {error.strerror}"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataDirectoryBusy from None
+    else:
+        yield
+    finally:
+        os.close(lock)
+
+
+async def make_launcher(config: Config) -> Launcher:
+    """Take the process in hand, clear what an earlier life left, see that acpx is there."""
+    claim_process()
+    incarnation = new_incarnation(config.data_dir)
+    cleared = await trio.to_thread.run_sync(sweep_leftovers, incarnation)
+    if cleared.killed_count:
+        log.warning("leftovers of an earlier life killed", count=cleared.killed_count)
+    await trio.to_thread.run_sync(install_acpx, config.runtime_dir, abandon_on_cancel=True)
+    return AcpxLauncher(
+        data_dir=config.data_dir,
+        runtime_dir=config.runtime_dir,
+        incarnation=incarnation,
+        environment=os.environ,
+        start_concurrency=config.start_concurrency,
+    )
+
+
+def claim_process() -> None:
+    """Ask the kernel for what only the owner of a process may: it is ours, not a test's."""
+    become_subreaper()
+    set_not_dumpable()
+    raise_open_files()
+
+
+def new_incarnation(data_dir: Path) -> Incarnation:
+    """A name for this life on this directory; the directory's own name is a hash of its path."""
+    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+    return Incarnation(digest, secrets.token_hex(8))
+
+
+def install_acpx(runtime_dir: Path) -> None:
+    """Install acpx if it is missing. Without it we serve anyway, not ready: one can mend it live."""
+    try:
+        ensure_runtime(runtime_dir, "acpx", lambda line: log.info("setup", says=line))
+    except RuntimeNotInstalled as error:
+        log.error("acpx is not there", reason=error.reason, remedy=error.remedy)
+
+
+async def settle_ledger(store: Store, launcher: Launcher, now: int) -> None:
+    """Give every turn that a crash left open its ending, and close what cannot be taken up."""
+    interrupted = await store.interrupt_turns(at=now)
+    if interrupted:
+        log.warning("turns of an earlier life interrupted", count=interrupted)
+    for row in await store.list_all_sessions():
+        if row.closed_at is None and not row.can_resume:
+            await store.close_session(row.session_id, event="close", cause="not_resumable", at=now)
+            await launcher.discard(row.session_id)
+
+
+class VersionProbe:
+    """What is installed, as our lock files pin it. What was found once is not looked for again."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._runtime_dir = runtime_dir
+        self._found = Versions()
+
+    def __call__(self) -> Versions:
+        """No program is run; what is missing is looked for again, so that ``setup`` shows."""
+        if not (self._found.acpx_present and self._found.claude_present):
+            acpx = find_runtime(self._runtime_dir, "acpx")
+            claude = find_runtime(self._runtime_dir, "claude")
+            self._found = Versions(
+                acpx_present=acpx is not None,
+                acpx_version=acpx.packages["acpx"] if acpx else None,
+                claude_present=claude is not None,
+                claude_version=claude.packages["@anthropic-ai/claude-code"] if claude else None,
+            )
+        return self._found
