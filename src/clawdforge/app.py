@@ -109,11 +109,11 @@ def new_incarnation(data_dir: Path) -> Incarnation:
 
 
 def install_acpx(runtime_dir: Path) -> None:
-    """Install acpx if it is missing. Without it we serve anyway, not ready: one can mend it live."""
+    """Install acpx if it is missing. Without it we serve anyway, not ready, and say so."""
     try:
         ensure_runtime(runtime_dir, "acpx", lambda line: log.info("setup", says=line))
     except RuntimeNotInstalled as error:
-        log.error("acpx is not there", reason=error.reason, remedy=error.remedy)
+        log.warning("acpx is not there", reason=error.reason, remedy=error.remedy)
 
 
 async def settle_ledger(store: Store, launcher: Launcher, now: int) -> None:
