@@ -1,0 +1,1 @@
+"""Tests of processes: real ones, started and killed."""
