@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
+from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName, SessionId
 from clawdforge.domain.ports import (
     Agent,
@@ -21,6 +25,9 @@ from clawdforge.domain.ports import (
 )
 from clawdforge.domain.profiles import AgentProfile, Permissions
 from clawdforge.errors import AgentExited, AgentMisbehaved, AgentNotResumable
+from clawdforge.processes.launcher import AcpxLauncher
+from clawdforge.processes.marks import Incarnation
+from clawdforge.processes.runtime import ensure_runtime
 from clawdforge.protocol.acp import stop_reason_of, text_of
 from clawdforge.testing.fake_launcher import FakeLauncher
 
@@ -28,10 +35,20 @@ DEADLINE_SECS = 60.0
 """Far beyond what any step takes, cold Node included: past it the test fails loudly."""
 
 
-@pytest.fixture(params=["fake"])
-def launcher(request: pytest.FixtureRequest) -> Launcher:
+@pytest.fixture(params=["fake", pytest.param("acpx", marks=pytest.mark.system)])
+def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
     """Each launcher in turn."""
-    return FakeLauncher()
+    if request.param == "fake":
+        return FakeLauncher()
+    runtime_dir = Config().runtime_dir
+    ensure_runtime(runtime_dir, "acpx", print)
+    return AcpxLauncher(
+        data_dir=tmp_path,
+        runtime_dir=runtime_dir,
+        incarnation=Incarnation(f"contract-{secrets.token_hex(4)}", "only"),
+        environment={"PATH": os.environ["PATH"]},
+        start_concurrency=2,
+    )
 
 
 class Notes:
