@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -72,6 +72,8 @@ class FakeService:
     released: trio.Event = attrs.field(factory=trio.Event)
     left: trio.Event = attrs.field(factory=trio.Event)
     was_cancelled: bool = False
+    is_ever_idle: bool = True
+    on_drain: Callable[[], None] = lambda: None
 
     def now(self) -> int:
         return 1000
@@ -110,8 +112,11 @@ class FakeService:
 
     def start_drain(self) -> None:
         self.is_draining = True
+        self.on_drain()
 
     async def wait_idle(self) -> None:
+        if not self.is_ever_idle:
+            await trio.sleep_forever()
         if self.entered.is_set():
             await self.left.wait()
 
@@ -174,6 +179,7 @@ async def ask(
     headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     body: object = None,
     peer: str | None = "127.0.0.1",
+    patience: float = 10,
 ) -> Answered:
     """One request in process: no socket, so that the peer may be anybody. The edge is real."""
     path, _, query = target.partition("?")
@@ -209,7 +215,7 @@ async def ask(
         "server": ("127.0.0.1", 8800),
         "extensions": {},
     }
-    with trio.fail_after(10):
+    with trio.fail_after(patience):
         await edge(scope, receive, send)
     start, *rest = sent
     got = tuple(

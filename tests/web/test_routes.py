@@ -8,7 +8,8 @@ import attrs
 import pytest
 
 from clawdforge import errors
-from clawdforge.config import Config
+from clawdforge.config import CLAUDE, DEMO, Config
+from clawdforge.domain.ids import AppName
 from clawdforge.domain.ports import AppRow
 from clawdforge.errors import AgentExited, AgentMisbehaved, AgentTimedOut
 from clawdforge.web.app import OPERATIONS, make_edge
@@ -18,6 +19,7 @@ from tests.web.stage import (
     ADMIN,
     DONE,
     GARAGE,
+    KITCHEN,
     OTHER_TOKEN,
     SESSION,
     TOKEN,
@@ -29,7 +31,7 @@ from tests.web.stage import (
 )
 
 TURN = f"/sessions/{SESSION}/turn"
-VIEW = {
+VIEW: dict[str, Any] = {
     "session_id": SESSION,
     "agent": "demo",
     "model": None,
@@ -116,9 +118,7 @@ async def test_create_answers_with_the_session() -> None:
         "created_at": 1000,
     }
     assert service.asked == [
-        NewSession(
-            app="kitchen", agent="demo", model="opus[1m]", meta={"a": [1]}, permissions="ask"
-        )
+        NewSession(app=KITCHEN, agent=DEMO, model="opus[1m]", meta={"a": [1]}, permissions="ask")
     ]
 
 
@@ -130,7 +130,7 @@ async def test_null_is_the_same_as_left_out() -> None:
     await ask(edge, "POST", "/sessions", headers=bearer(), body=nulls)
     await ask(edge, "POST", "/sessions", headers=bearer(), body={})
     first, second = service.asked
-    assert first == second == NewSession(app="kitchen", agent="claude")
+    assert first == second == NewSession(app=KITCHEN, agent=CLAUDE)
 
 
 async def test_show_and_list() -> None:
@@ -311,7 +311,9 @@ async def test_admin_routes_without_a_secret() -> None:
 async def test_token_of_another_address() -> None:
     """A narrowed token is 403 from elsewhere, loopback included."""
     service = await make_service()
-    await service.store.add_app(AppRow("attic", ("10.0.0.0/8",), 3), hash_token("cf_attic"))
+    await service.store.add_app(
+        AppRow(AppName("attic"), ("10.0.0.0/8",), 3), hash_token("cf_attic")
+    )
     answer = await ask(make_edge(service), "GET", "/sessions", headers=bearer("cf_attic"))
     assert_problem(answer, 403)
 

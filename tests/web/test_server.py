@@ -1,0 +1,454 @@
+"""The server around the routes: its socket, its signals, its end."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import signal
+import socket
+import sys
+import types
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import attrs
+import hypercorn.trio.run
+import hypercorn.trio.tcp_server
+import pytest
+import trio
+
+from clawdforge import server
+from clawdforge.config import Config
+from clawdforge.connections import BoundedTCPServer, install_bounded_connections
+from clawdforge.errors import DataDirectoryBusy, WrongConfiguration
+from clawdforge.listening import UNREAD_SECS, bind_listener, listen, split_bind, url_of
+from clawdforge.server import Stopping, run_service, serve_until_stopped
+from tests.web.stage import (
+    SESSION,
+    FakeService,
+    make_service,
+    read_response,
+    read_to_end,
+    request_bytes,
+)
+
+TURN = request_bytes("POST", f"/sessions/{SESSION}/turn", b'{"prompt":"hi"}')
+READY = request_bytes("GET", "/readyz")
+CONFIG = Config(bind="127.0.0.1:0", drain_secs=5, cancel_grace_secs=0.1)
+
+
+# --- the socket -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [
+        ("127.0.0.1:8800", ("127.0.0.1", 8800)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:1", ("localhost", 1)),
+    ],
+)
+def test_bind_is_host_and_port(bind: str, expected: tuple[str, int]) -> None:
+    """The setting is a host and a port, IPv6 in brackets."""
+    assert split_bind(bind) == expected
+
+
+@pytest.mark.parametrize(
+    "bind", ["", "8800", ":8800", "127.0.0.1", "127.0.0.1:", "::1:80", "h:x", "h:70000", "h:-1"]
+)
+def test_bind_that_does_not_parse(bind: str) -> None:
+    """Anything else is a wrong setting, named as the operator wrote it."""
+    with pytest.raises(WrongConfiguration, match="CLAWDFORGE_BIND"):
+        bind_listener(bind)
+
+
+def test_address_in_use() -> None:
+    """A second service on the same address is refused in one line, whoever came first."""
+    with bind_listener("127.0.0.1:0") as first:
+        listen(first)
+        with pytest.raises(WrongConfiguration, match=r"CLAWDFORGE_BIND: .* is in use"):
+            bind_listener(f"127.0.0.1:{first.getsockname()[1]}")
+
+
+def test_address_taken_between_bind_and_listen() -> None:
+    """The same when the other began to listen after we had bound."""
+    with bind_listener("127.0.0.1:0") as first, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(first.getsockname())
+        other.listen()
+        with pytest.raises(WrongConfiguration, match="is in use"):
+            listen(first)
+
+
+def test_address_of_another_machine() -> None:
+    """An address that is not ours is a wrong setting."""
+    with pytest.raises(WrongConfiguration, match="no address of this machine"):
+        bind_listener("203.0.113.1:0")
+
+
+def test_port_zero_is_told() -> None:
+    """With port 0 the URL has the port that was picked, and IPv6 its brackets."""
+    with bind_listener("127.0.0.1:0") as listener:
+        port = listener.getsockname()[1]
+        assert port != 0
+        assert url_of(listener) == f"http://127.0.0.1:{port}"
+    with bind_listener("[::1]:0") as listener:
+        assert url_of(listener).startswith("http://[::1]:")
+
+
+def test_clients_that_do_not_read_are_bounded_by_the_kernel() -> None:
+    """An accepted connection has inherited the bound on a peer that takes nothing."""
+    with bind_listener("127.0.0.1:0") as listener:
+        listen(listener)
+        with socket.create_connection(listener.getsockname()):
+            listener.setblocking(True)
+            accepted, _ = listener.accept()
+            with accepted:
+                got = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert got == UNREAD_SECS * 1000
+
+
+# --- the server underneath ------------------------------------------------------------------------
+
+
+def test_hypercorn_is_the_one_that_was_cured() -> None:
+    """The class that we replace has the shape that the cure was written for."""
+    assert version("hypercorn").startswith("0.18.")
+    original = hypercorn.trio.tcp_server.TCPServer
+    assert issubclass(BoundedTCPServer, original)
+    source = inspect.getsource(original.protocol_send)
+    for line in (
+        "async with self.send_lock:",
+        "cancel_scope.shield = True",
+        "await self.stream.send_all(event.data)",
+        "await self.protocol.handle(Closed())",
+    ):
+        assert line in source
+    assert "TCPServer," in inspect.getsource(hypercorn.trio.run.worker_serve)
+
+
+def test_our_connection_class_is_used() -> None:
+    """Once installed, the worker looks up our class."""
+    install_bounded_connections()
+    assert vars(hypercorn.trio.run)["TCPServer"] is BoundedTCPServer
+
+
+# --- drain ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serving(service: FakeService) -> AsyncIterator[tuple[Stopping, int, trio.Event]]:
+    """A service served until stopped: how to stop it, its port, and an event for its end."""
+    stopping = Stopping(service.config)
+    ended = trio.Event()
+    listener = bind_listener(service.config.bind)
+    port = listener.getsockname()[1]
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        await serve_until_stopped(service, listener, stopping, lambda _: task_status.started())
+        ended.set()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            yield stopping, port, ended
+            stopping.asked.set()
+
+
+async def test_drain_lets_turns_finish() -> None:
+    """While a turn finishes, the server still answers, saying that it drains; then it closes."""
+    service = await make_service(config=CONFIG, holds=True)
+    async with serving(service) as (stopping, port, ended):
+        turn = await trio.open_tcp_stream("127.0.0.1", port)
+        await turn.send_all(TURN)
+        await service.entered.wait()
+        stopping.asked.set()
+        await trio.testing.wait_all_tasks_blocked()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as late:
+            await late.send_all(READY)
+            status, body = await read_response(late)
+            assert (status, b"draining" in body) == (503, True)
+        assert not ended.is_set()
+        service.released.set()
+        assert (await read_response(turn))[0] == 200
+        await turn.aclose()
+        await ended.wait()
+    assert not service.was_cancelled
+
+
+async def test_drain_has_an_end() -> None:
+    """A turn that outlasts the drain is called off; its caller is told 503, not just hung up on."""
+    service = await make_service(config=attrs.evolve(CONFIG, drain_secs=0.2), holds=True)
+    async with serving(service) as (stopping, port, ended):
+        turn = await trio.open_tcp_stream("127.0.0.1", port)
+        await turn.send_all(TURN)
+        await service.entered.wait()
+        stopping.asked.set()
+        status, body = await read_response(turn)
+        assert (status, b"draining" in body) == (503, True)
+        assert await read_to_end(turn) == b""
+        await ended.wait()
+        await turn.aclose()
+    assert service.was_cancelled
+
+
+# --- the whole of serve ---------------------------------------------------------------------------
+
+OpenService = Callable[[Config], Any]
+
+
+@pytest.fixture
+def compose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[OpenService], None]]:
+    """Put another composition root in the place of the real one."""
+
+    def put(open_service: OpenService) -> None:
+        root = types.ModuleType("clawdforge.app")
+        root.open_service = open_service  # type: ignore[attr-defined] # a module made here
+        monkeypatch.setitem(sys.modules, "clawdforge.app", root)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield put
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def opens(**fields: Any) -> OpenService:
+    """A composition root that opens a fake service."""
+
+    @asynccontextmanager
+    async def open_service(config: Config) -> AsyncIterator[FakeService]:
+        yield await make_service(config=config, **fields)
+
+    return open_service
+
+
+def send_sigterm(_: str = "") -> None:
+    """What a service manager does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_serve_and_stop(
+    compose: Callable[[OpenService], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Serve prints one ready line with its URL, and ends with 0 after a signal."""
+    compose(opens())
+
+    def announce(url: str) -> None:
+        server.print_ready(url)
+        send_sigterm()
+
+    assert run_service(CONFIG, announce=announce) == 0
+    out = capsys.readouterr().out
+    ready = [line for line in out.splitlines() if "ready" in line]
+    assert len(ready) == 1
+    assert "http://127.0.0.1:" in ready[0]
+
+
+def test_signal_before_it_is_ready(compose: Callable[[OpenService], None]) -> None:
+    """A signal during the start ends the start, and that is no failure."""
+
+    @asynccontextmanager
+    async def open_service(_: Config) -> AsyncIterator[FakeService]:
+        send_sigterm()
+        await trio.sleep_forever()
+        yield FakeService()
+
+    compose(open_service)
+    assert run_service(CONFIG) == 0
+
+
+def test_second_signal_is_immediate(compose: Callable[[OpenService], None]) -> None:
+    """A second signal ends the drain at once, and the exit code says so."""
+    compose(opens(is_ever_idle=False, on_drain=send_sigterm))
+    config = attrs.evolve(CONFIG, drain_secs=600)
+    assert run_service(config, announce=send_sigterm) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (
+            WrongConfiguration("CLAWDFORGE_X", "must be y"),
+            2,
+            "clawdforge: CLAWDFORGE_X: must be y\n",
+        ),
+        (DataDirectoryBusy(), 2, "clawdforge: another clawdforge holds this data directory\n"),
+        (RuntimeError("/home/x"), 1, ""),
+    ],
+)
+def test_start_that_fails(
+    compose: Callable[[OpenService], None],
+    capsys: pytest.CaptureFixture[str],
+    error: Exception | None,
+    code: int,
+    words: str,
+) -> None:
+    """A start that fails is one line, without a traceback, and a code that is not zero."""
+
+    @asynccontextmanager
+    async def open_service(_: Config) -> AsyncIterator[FakeService]:
+        await trio.lowlevel.checkpoint()
+        if error is not None:
+            raise error
+        yield await make_service()
+
+    compose(open_service)
+    assert run_service(CONFIG) == code
+    told = capsys.readouterr()
+    assert told.err == words
+    assert "/home" not in told.out + told.err
+    assert "Traceback" not in told.out + told.err
+
+
+def test_tree_that_fails_while_serving(compose: Callable[[OpenService], None]) -> None:
+    """When the actors fail, the server goes down with them, with a code that is not zero."""
+    failing = trio.Event()
+
+    @asynccontextmanager
+    async def open_service(config: Config) -> AsyncIterator[FakeService]:
+        async def fail() -> None:
+            await failing.wait()
+            raise RuntimeError
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            yield await make_service(config=config)
+
+    compose(open_service)
+    assert run_service(CONFIG, announce=lambda _: failing.set()) == 1
+
+
+def test_address_in_use_before_anything_starts(
+    compose: Callable[[OpenService], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address in use is said before the composition root is even asked."""
+    compose(lambda _: pytest.fail("nothing may start"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert run_service(attrs.evolve(CONFIG, bind=f"127.0.0.1:{port}")) == 2
+    assert capsys.readouterr().err.startswith("clawdforge: CLAWDFORGE_BIND: ")
+
+
+# --- under the hypercorn command ------------------------------------------------------------------
+
+
+@pytest.fixture
+def asgi(compose: Callable[[OpenService], None]) -> Iterator[Any]:
+    """The module of the ASGI application, over a fake service."""
+    compose(opens())
+    sys.modules.pop("clawdforge.asgi", None)
+    yield importlib.import_module("clawdforge.asgi")
+    sys.modules.pop("clawdforge.asgi", None)
+
+
+class Lifespan:
+    """The server's side of the lifespan; like Hypercorn's, it raises what it is told failed."""
+
+    def __init__(self) -> None:
+        self.to_app, self.receive_channel = trio.open_memory_channel[dict[str, str]](10)
+        self.said: list[str] = []
+        self.is_up = trio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        return await self.receive_channel.receive()
+
+    async def send(self, message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self.said.append(message["type"])
+        if message["type"].endswith(".failed"):
+            raise RuntimeError(message["message"])
+        self.is_up.set()
+
+
+async def test_asgi_lives_between_start_and_stop(asgi: Any) -> None:
+    """The application opens the service at start-up, serves, and closes it at shutdown."""
+    app = asgi.Application({})
+    lifespan = Lifespan()
+    answers: list[Any] = []
+
+    async def ask() -> int:
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": "GET",
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+        }
+        scope |= {"path": "/livez", "raw_path": b"/livez", "query_string": b"", "root_path": ""}
+        scope |= {"http_version": "1.1", "scheme": "http", "asgi": {}, "extensions": {}}
+        todo = [{"type": "http.request", "body": b"", "more_body": False}]
+        answers.clear()
+
+        async def receive() -> Any:
+            return todo.pop() if todo else await trio.sleep_forever()
+
+        async def send(message: Any) -> None:
+            await trio.lowlevel.checkpoint()
+            answers.append(message)
+
+        await app(scope, receive, send)
+        return int(answers[0]["status"])
+
+    with trio.fail_after(10):
+        assert await ask() == 503
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app, {"type": "lifespan"}, lifespan.receive, lifespan.send)
+            await lifespan.to_app.send({"type": "lifespan.startup"})
+            await lifespan.is_up.wait()
+            assert await ask() == 200
+            await lifespan.to_app.send({"type": "lifespan.shutdown"})
+    assert lifespan.said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_asgi_tells_the_server_that_its_tree_failed(asgi: Any) -> None:
+    """When the actors fail, the server is told in the one way that makes it end."""
+    failing = trio.Event()
+
+    @asynccontextmanager
+    async def open_service(config: Config) -> AsyncIterator[FakeService]:
+        async def fail() -> None:
+            await failing.wait()
+            raise RuntimeError
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            yield await make_service(config=config)
+
+    asgi.open_service = open_service
+    lifespan = Lifespan()
+    with (
+        trio.fail_after(10),
+        pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="RuntimeError")),
+    ):
+        async with trio.open_nursery() as nursery:
+            app = asgi.Application({})
+            nursery.start_soon(app, {"type": "lifespan"}, lifespan.receive, lifespan.send)
+            await lifespan.to_app.send({"type": "lifespan.startup"})
+            await lifespan.is_up.wait()
+            failing.set()
+    assert lifespan.said == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
+
+
+async def test_asgi_with_a_wrong_setting(asgi: Any) -> None:
+    """A wrong setting fails the start-up, in its own words."""
+    lifespan = Lifespan()
+    await lifespan.to_app.send({"type": "lifespan.startup"})
+    app = asgi.Application({"CLAWDFORGE_DRAIN_SECS": "soon"})
+    with pytest.raises(RuntimeError, match="CLAWDFORGE_DRAIN_SECS"):
+        await app({"type": "lifespan"}, lifespan.receive, lifespan.send)
+    assert lifespan.said == ["lifespan.startup.failed"]
+
+
+def test_hypercorn_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings module gives Hypercorn our address, one worker and the drain as its patience."""
+    monkeypatch.setenv("CLAWDFORGE_DRAIN_SECS", "17")
+    monkeypatch.setenv("CLAWDFORGE_BIND", "127.0.0.1:8899")
+    sys.modules.pop("clawdforge.hypercorn_conf", None)
+    got = hypercorn.config.Config.from_object("clawdforge.hypercorn_conf")
+    sys.modules.pop("clawdforge.hypercorn_conf", None)
+    assert got.graceful_timeout == 17
+    assert got.bind == ["127.0.0.1:8899"]
+    assert (got.workers, got.worker_class) == (1, "trio")
