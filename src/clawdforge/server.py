@@ -21,6 +21,7 @@ import trio
 from hypercorn.logging import Logger
 from hypercorn.trio import serve
 
+from clawdforge.app import open_service
 from clawdforge.config import Config
 from clawdforge.connections import ServerConfig, connection_limit, install_bounded_connections
 from clawdforge.errors import ClawdforgeError, DataDirectoryBusy, WrongConfiguration
@@ -143,9 +144,6 @@ def print_ready(url: str) -> None:
 async def _run_tree(
     config: Config, listener: socket.socket, stopping: Stopping, announce: Callable[[str], None]
 ) -> None:
-    # Imported late: the composition root knows everybody, this module included.
-    from clawdforge.app import open_service  # noqa: PLC0415
-
     with listener:
         async with trio.open_nursery() as root:
             await root.start(stopping.watch_signals, root.cancel_scope)

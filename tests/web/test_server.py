@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import signal
 import socket
 import sys
-import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +19,7 @@ import hypercorn.trio.tcp_server
 import pytest
 import trio
 
-from clawdforge import server
+from clawdforge import asgi, server
 from clawdforge.config import Config
 from clawdforge.connections import BoundedTCPServer, install_bounded_connections
 from clawdforge.errors import DataDirectoryBusy, WrongConfiguration
@@ -203,14 +202,8 @@ OpenService = Callable[[Config], Any]
 @pytest.fixture
 def compose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[OpenService], None]]:
     """Put another composition root in the place of the real one."""
-
-    def put(open_service: OpenService) -> None:
-        root = types.ModuleType("clawdforge.app")
-        root.open_service = open_service  # type: ignore[attr-defined] # a module made here
-        monkeypatch.setitem(sys.modules, "clawdforge.app", root)
-
     before = signal.getsignal(signal.SIGTERM)
-    yield put
+    yield partial(monkeypatch.setattr, server, "open_service")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -252,7 +245,7 @@ def test_signal_before_it_is_ready(compose: Callable[[OpenService], None]) -> No
     @asynccontextmanager
     async def open_service(_: Config) -> AsyncIterator[FakeService]:
         send_sigterm()
-        await trio.sleep_forever()
+        await trio.Event().wait()  # until the signal ends it
         yield FakeService()
 
     compose(open_service)
@@ -336,15 +329,6 @@ def test_address_in_use_before_anything_starts(
 # --- under the hypercorn command ------------------------------------------------------------------
 
 
-@pytest.fixture
-def asgi(compose: Callable[[OpenService], None]) -> Iterator[Any]:
-    """The module of the ASGI application, over a fake service."""
-    compose(opens())
-    sys.modules.pop("clawdforge.asgi", None)
-    yield importlib.import_module("clawdforge.asgi")
-    sys.modules.pop("clawdforge.asgi", None)
-
-
 class Lifespan:
     """The server's side of the lifespan; like Hypercorn's, it raises what it is told failed."""
 
@@ -364,8 +348,9 @@ class Lifespan:
         self.is_up.set()
 
 
-async def test_asgi_lives_between_start_and_stop(asgi: Any) -> None:
+async def test_asgi_lives_between_start_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The application opens the service at start-up, serves, and closes it at shutdown."""
+    monkeypatch.setattr(asgi, "open_service", opens())
     app = asgi.Application({})
     lifespan = Lifespan()
     answers: list[Any] = []
@@ -403,7 +388,9 @@ async def test_asgi_lives_between_start_and_stop(asgi: Any) -> None:
     assert lifespan.said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_asgi_tells_the_server_that_its_tree_failed(asgi: Any) -> None:
+async def test_asgi_tells_the_server_that_its_tree_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """When the actors fail, the server is told in the one way that makes it end."""
     failing = trio.Event()
 
@@ -417,7 +404,7 @@ async def test_asgi_tells_the_server_that_its_tree_failed(asgi: Any) -> None:
             nursery.start_soon(fail)
             yield await make_service(config=config)
 
-    asgi.open_service = open_service
+    monkeypatch.setattr(asgi, "open_service", open_service)
     lifespan = Lifespan()
     with (
         trio.fail_after(10),
@@ -432,7 +419,7 @@ async def test_asgi_tells_the_server_that_its_tree_failed(asgi: Any) -> None:
     assert lifespan.said == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
 
 
-async def test_asgi_with_a_wrong_setting(asgi: Any) -> None:
+async def test_asgi_with_a_wrong_setting() -> None:
     """A wrong setting fails the start-up, in its own words."""
     lifespan = Lifespan()
     await lifespan.to_app.send({"type": "lifespan.startup"})
