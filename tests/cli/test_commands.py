@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from clawdforge.app import hold_data_dir, new_incarnation
 from clawdforge.cli import checks
 from clawdforge.cli.findings import Finding
 from clawdforge.cli.guide import curl_lines
 from clawdforge.cli.root import clawdforge
 from clawdforge.config import Config
+from clawdforge.processes.marks import MARK_NAME
 
 COMMANDS = ("demo", "serve", "setup", "doctor", "token")
 
@@ -143,6 +145,19 @@ def test_doctor_tries_the_ledger(tmp_path: Path) -> None:
     config = Config(data_dir=tmp_path)
     finding = checks.guarded("data directory", checks.check_data_dir, config)
     assert finding.state == "failed"
+
+
+def test_doctor_finds_leftovers(tmp_path: Path) -> None:
+    """A process marked by an earlier life is a failure, unless a service holds the directory."""
+    config = Config(data_dir=tmp_path)
+    assert checks.check_leftovers(config).detail == "none"
+    mark = str(new_incarnation(tmp_path).mark_tree())
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={MARK_NAME: mark}
+    ):
+        assert checks.check_leftovers(config).state == "failed"
+        with hold_data_dir(tmp_path):
+            assert checks.check_leftovers(config).state == "ok"
 
 
 @pytest.mark.parametrize(("sessions", "state"), [(1, "ok"), (16, "failed")])

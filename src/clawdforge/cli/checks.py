@@ -14,10 +14,17 @@ from pathlib import Path
 
 import trio
 
+from clawdforge.app import hold_data_dir, new_incarnation
 from clawdforge.cli.findings import Finding
 from clawdforge.cli.handshakes import check_agents
 from clawdforge.config import Config
-from clawdforge.errors import ClawdforgeError, RuntimeNotInstalled, WrongConfiguration
+from clawdforge.errors import (
+    ClawdforgeError,
+    DataDirectoryBusy,
+    RuntimeNotInstalled,
+    WrongConfiguration,
+)
+from clawdforge.processes.leftovers import choose_earlier, living, look_around
 from clawdforge.processes.runtime import REMEDIES, check_acpx, find_runtime, node_binary
 from clawdforge.settings import load_config
 from clawdforge.store.sqlite import open_sqlite_store
@@ -101,6 +108,22 @@ def _check_ledger(path: Path) -> None:
     trio.run(check)
 
 
+def check_leftovers(config: Config) -> Finding:
+    """Did an earlier service on this data directory leave processes behind?"""
+    if not config.data_dir.exists():
+        return Finding("leftovers", "ok", "none")
+    try:
+        with hold_data_dir(config.data_dir):
+            mine = new_incarnation(config.data_dir)
+            left = choose_earlier(living(look_around()), mine, os.getpid())
+    except DataDirectoryBusy:
+        return Finding("leftovers", "ok", "a service is running; it sweeps at its start")
+    if left:
+        remedy = "run: clawdforge serve (it ends them before it is ready)"
+        return Finding("leftovers", "failed", f"{len(left)} processes of an earlier life", remedy)
+    return Finding("leftovers", "ok", "none")
+
+
 def check_limits(config: Config) -> Finding:
     """Are enough files allowed for the pool? About 12 descriptors a session, 64 for ourselves."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -115,5 +138,6 @@ CHECKS: dict[str, Callable[[Config], Finding]] = {
     "node": check_node,
     "acpx": check_acpx_part,
     "data directory": check_data_dir,
+    "leftovers": check_leftovers,
     "limits": check_limits,
 }
