@@ -180,6 +180,11 @@ class _Job:
     deadline: float
     env: Mapping[str, str] = attrs.field(repr=False)
 
+    @property
+    def patience_secs(self) -> float:
+        """How long to wait before the next look."""
+        return max(0.0, min(PROGRESS_SECS, self.deadline - time.monotonic()))
+
     def run(self, command: Sequence[str], cwd: Path) -> None:
         """Run one step to its end. Raises RuntimeNotInstalled with its last words."""
         began_at = time.monotonic()
@@ -194,8 +199,8 @@ class _Job:
                 start_new_session=True,
             )
             try:
-                while (code := _wait(process, PROGRESS_SECS)) is None:
-                    if time.monotonic() > self.deadline:
+                while (code := _wait(process, self.patience_secs)) is None:
+                    if time.monotonic() >= self.deadline:
                         raise _failure(self.part, "it took too long")
                     secs = time.monotonic() - began_at
                     self.progress(f"{self.part}: still installing, {secs:.0f} s")
@@ -261,11 +266,11 @@ def _wait(process: subprocess.Popen[bytes], secs: float) -> int | None:
 
 
 def last_words(output: str) -> str:
-    """The lines of npm's output that say what went wrong: its last few errors, without prefixes."""
+    """The lines of npm's output that say what went wrong: its first errors, else its last lines."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [
         line.removeprefix("npm error").strip() for line in lines if line.startswith("npm err")
     ]
     # The pointer to npm's own log file names a path and helps nobody who reads this remotely.
-    told = [line for line in errors or lines if line and "complete log" not in line]
-    return "; ".join(told[:LAST_LINES]) or "npm said nothing"
+    errors = [error for error in errors if error and "complete log" not in error]
+    return "; ".join(errors[:LAST_LINES] or lines[-LAST_LINES:]) or "npm said nothing"

@@ -1,0 +1,317 @@
+"""What the acpx launcher promises beyond the port: real acpx, real agents, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from clawdforge.domain.ids import AgentName, SessionId
+from clawdforge.domain.ports import LaunchSpec, Message
+from clawdforge.domain.profiles import AgentProfile
+from clawdforge.errors import AgentExited, AgentNotResumable, AgentNotStarted
+from clawdforge.processes.launcher import DEMO_AGENT, AcpxLauncher
+from clawdforge.protocol.acp import text_of
+from tests.processes import odd_agent
+from tests.processes.test_launcher_contract import DEADLINE_SECS, Notes, Running, running, spec_of
+from tests.processes.trees import family_of
+
+pytestmark = pytest.mark.system
+
+SOON_SECS = 5.0
+"""A call must be resolved within this time of the death it waits on; far above what it takes."""
+
+PYTHON = (sys.executable, "-I", "-S")
+
+
+def spec(*options: str, **fields: Any) -> LaunchSpec:
+    """A session of the demo agent started with ``options``, unless ``fields`` say otherwise."""
+    profile = AgentProfile(AgentName("mine"), argv=(*PYTHON, str(DEMO_AGENT), *options))
+    return attrs.evolve(spec_of("s"), **{"profile": profile, **fields})
+
+
+ODD = AgentProfile(AgentName("odd"), argv=(*PYTHON, odd_agent.__file__))
+
+
+def text(one: Running) -> str:
+    """What the agent has said so far."""
+    return text_of(one.sink.events)
+
+
+async def said_pid(one: Running) -> int:
+    """The pid of the agent's process, as it says itself."""
+    one.sink.events.clear()
+    await one.turn(1, "pid")
+    return int("".join(filter(str.isdigit, text(one))))
+
+
+async def test_a_warm_turn_costs_milliseconds(acpx_launcher: AcpxLauncher) -> None:
+    """Acpx's second of silence after each turn is gone."""
+    async with running(acpx_launcher, spec()) as one:
+        took = []
+        for index in range(1, 12):
+            began = perf_counter()
+            await one.turn(index, "hello")
+            took.append(perf_counter() - began)
+        assert median(took) < 0.5
+
+
+async def test_messages_are_passed_on_as_they_are(acpx_launcher: AcpxLauncher) -> None:
+    """What the agent wrote is what the sink gets: kinds, numbers, sizes; nothing added or lost."""
+    sizes: list[int] = []
+
+    class Sizes(Notes):
+        def on_event(self, message: Message, size_bytes: int) -> None:
+            sizes.append(size_bytes)
+            super().on_event(message, size_bytes)
+
+    sink = Sizes()
+    odd = attrs.evolve(spec_of("o"), profile=ODD)
+    async with trio.open_nursery() as nursery:
+        agent = await nursery.start(acpx_launcher.run_agent, odd, sink)
+        with trio.fail_after(DEADLINE_SECS):
+            assert await agent.prompt(1, "odd", ()) == "end_turn"
+        agent.kill()
+    *updates, response = sink.events
+    assert updates == [json.loads(line) for line in odd_agent.ODD_LINES]
+    assert sizes[:-1] == [len(line.encode()) for line in odd_agent.ODD_LINES]
+    assert response["result"] == {"stopReason": "end_turn"}
+
+
+async def test_the_chosen_option_is_the_one_selected(acpx_launcher: AcpxLauncher) -> None:
+    """Of two options of one kind the agent gets the one that was chosen, not the first."""
+    odd = attrs.evolve(spec_of("o", "ask"), profile=ODD)
+    async with running(acpx_launcher, odd) as one, trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            await one.sink.wait_for(lambda sink: sink.permissions)
+            await one.agent.answer_permission(one.sink.permissions[0].request_id, "everywhere")
+
+        nursery.start_soon(answer)
+        await one.turn(1, "choose")
+        assert json.loads(text(one)) == {"outcome": "selected", "optionId": "everywhere"}
+
+
+async def test_resume_alone_is_enough(acpx_launcher: AcpxLauncher) -> None:
+    """An agent that offers session/resume and no session/load can be taken up again."""
+    odd = attrs.evolve(spec_of("o"), profile=ODD)
+    async with running(acpx_launcher, odd) as one:
+        assert one.agent.info.can_resume
+    async with running(acpx_launcher, attrs.evolve(odd, is_resuming=True)) as two:
+        assert await two.turn(1, "odd") == "end_turn"
+
+
+async def test_an_agent_without_load_is_not_resumed(acpx_launcher: AcpxLauncher) -> None:
+    """It says so at once, and the resuming start raises; a new conversation is never begun."""
+    async with running(acpx_launcher, spec("--no-load")) as one:
+        assert not one.agent.info.can_resume
+        await one.turn(1, "hello")
+    with pytest.RaisesGroup(AgentNotResumable):
+        async with running(acpx_launcher, spec("--no-load", is_resuming=True)):
+            pass
+    assert family_of(acpx_launcher.incarnation) == []
+
+
+async def test_garbage_and_giants_are_left_out(acpx_launcher: AcpxLauncher) -> None:
+    """Lines that are not JSON, and one of 50 MB, are skipped and counted; the turn goes on."""
+    async with running(acpx_launcher, spec()) as one:
+        assert await one.turn(1, "garbage: 3\nhuge: 50000000\nsay: after") == "end_turn"
+        assert text(one) == "after"
+        assert one.sink.skipped == 4
+
+
+@pytest.mark.parametrize("victim", ["agent", "host"])
+async def test_a_death_in_mid_turn_is_told_at_once(
+    acpx_launcher: AcpxLauncher, victim: str
+) -> None:
+    """The turn is AgentExited soon after the process is gone, and nothing of the tree is left."""
+    async with running(acpx_launcher, spec()) as one, trio.open_nursery() as nursery:
+        agent_pid = await said_pid(one)
+
+        async def strike() -> None:
+            await one.sink.wait_for(lambda sink: "here" in text_of(sink.events))
+            [parent] = [
+                v.parent_pid for v in family_of(acpx_launcher.incarnation) if v.pid == agent_pid
+            ]
+            os.kill(agent_pid if victim == "agent" else parent, signal.SIGKILL)
+            deadline.deadline = trio.current_time() + SOON_SECS
+
+        nursery.start_soon(strike)
+        with trio.CancelScope() as deadline, pytest.raises(AgentExited) as caught:
+            await one.turn(2, "setsid: 600\nsay: here\nsleep: 600")
+        assert not deadline.cancelled_caught
+        assert str(signal.SIGKILL.name if victim == "agent" else "acpx host") in str(caught.value)
+    assert one.exit is not None
+    assert not one.exit.was_killed
+    assert family_of(acpx_launcher.incarnation) == []
+
+
+async def test_the_most_stubborn_tree_dies(acpx_launcher: AcpxLauncher) -> None:
+    """A deaf agent that ignores TERM and end of input, with setsid grandchildren: none is left."""
+    async with running(acpx_launcher, spec("--stubborn")) as one, trio.open_nursery() as nursery:
+
+        async def strike() -> None:
+            await one.sink.wait_for(lambda sink: "here" in text_of(sink.events))
+            await one.agent.cancel(1)
+            one.agent.kill()
+
+        nursery.start_soon(strike)
+        with pytest.raises(AgentExited):
+            await one.turn(1, "fork: 600\nsetsid: 600\nsay: here\ndeaf: 600")
+    assert one.exit is not None
+    assert one.exit.was_killed
+    assert family_of(acpx_launcher.incarnation) == []
+
+
+async def test_leaving_a_prompt_leaves_the_turn(acpx_launcher: AcpxLauncher) -> None:
+    """Cancelling the wait stops nothing: the turn goes on until it is cancelled itself."""
+    async with running(acpx_launcher, spec()) as one:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.turn, 1, "say: here\nsleep: 600")
+                await one.sink.wait_for(lambda sink: text_of(sink.events))
+                scope.cancel()
+        await one.agent.cancel(1)
+        await one.sink.wait_for(lambda sink: "cancelled" in str(sink.events))
+        assert await one.turn(2, "hello") == "end_turn"
+
+
+async def test_the_environment_is_an_allow_list(acpx_launcher: AcpxLauncher) -> None:
+    """The agent sees PATH, LANG, its home, what its profile lists, and nothing else of ours."""
+    profile = attrs.evolve(
+        spec().profile, env=("OTHER", "CLAWDFORGE_ADMIN_TOKEN", "UNSET"), set_env={"MODE": "quiet"}
+    )
+    async with running(acpx_launcher, spec(profile=profile)) as one:
+        await one.turn(1, "env: HOME")
+        names, home = text(one).splitlines()
+    assert set(names.removeprefix("Names: ").split()) - {"LC_CTYPE"} == {
+        "CLAWDFORGE_MARK",
+        "DEMO_AGENT_STATE",
+        "HOME",
+        "LANG",
+        "MODE",
+        "OTHER",
+        "PATH",
+    }
+    assert home == f"HOME={acpx_launcher.data_dir / 'homes' / 'mine'}"
+
+
+async def test_folders_are_private_and_go_with_the_session(acpx_launcher: AcpxLauncher) -> None:
+    """Every folder is 0700; discarding leaves nothing of the conversation."""
+    async with running(acpx_launcher, spec()) as one:
+        await one.turn(1, "my cat is Miro")
+    folders = acpx_launcher.folders(SessionId("s" * 24))
+    home = acpx_launcher.data_dir / "homes" / "mine"
+    for folder in (folders.root, folders.work, folders.state, home):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    await acpx_launcher.discard(SessionId("s" * 24))
+    left = [path for path in acpx_launcher.data_dir.rglob("*") if path.is_file()]
+    assert not [path for path in left if b"Miro" in path.read_bytes()]
+
+
+async def test_files_are_put_where_the_agent_can_read_them(
+    acpx_launcher: AcpxLauncher, tmp_path: Path
+) -> None:
+    """Attached files are in the working directory, and the prompt begins with their names."""
+    (tmp_path / "notes.txt").write_text("cats")
+    async with running(acpx_launcher, spec()) as one:
+        with trio.fail_after(DEADLINE_SECS):
+            await one.agent.prompt(1, "say: done", (tmp_path / "notes.txt",))
+        assert "- attachment-1-1.txt" in text(one)
+        assert text(one).endswith("done")
+    staged = acpx_launcher.folders(SessionId("s" * 24)).work / "attachment-1-1.txt"
+    assert staged.read_text() == "cats"
+
+
+async def test_the_model_is_chosen(acpx_launcher: AcpxLauncher) -> None:
+    """A session's model reaches the agent."""
+    async with running(acpx_launcher, spec(model="opus")) as one:
+        await one.turn(1, "model")
+        assert "opus" in text(one)
+
+
+@pytest.mark.parametrize(
+    ("argv", "model", "reason"),
+    [
+        (("/nowhere/agent",), None, "its command was not found"),
+        ((*PYTHON, str(DEMO_AGENT), "--exit-at-start", "7"), None, "exit code 7"),
+        ((*PYTHON, str(DEMO_AGENT)), "no-such-model", "does not offer the model"),
+    ],
+)
+async def test_a_failed_start_says_why_and_leaves_nothing(
+    acpx_launcher: AcpxLauncher, argv: tuple[str, ...], model: str | None, reason: str
+) -> None:
+    """AgentNotStarted in plain words, without a path; no process stays."""
+    profile = AgentProfile(AgentName("mine"), argv=argv)
+    with pytest.raises(AgentNotStarted) as caught:
+        await acpx_launcher.run_agent(
+            spec(profile=profile, model=model), Notes(), task_status=trio.TASK_STATUS_IGNORED
+        )
+    assert reason in caught.value.reason
+    assert "/" not in caught.value.reason
+    assert family_of(acpx_launcher.incarnation) == []
+
+
+async def test_a_start_that_hangs_can_be_cancelled(acpx_launcher: AcpxLauncher) -> None:
+    """The caller's deadline ends a handshake that never comes, and nothing is left of it."""
+    with trio.move_on_after(3) as scope:
+        await acpx_launcher.run_agent(
+            spec("--no-handshake"), Notes(), task_status=trio.TASK_STATUS_IGNORED
+        )
+    assert scope.cancelled_caught
+    assert family_of(acpx_launcher.incarnation) == []
+
+
+async def test_starts_are_bounded(acpx_launcher: AcpxLauncher) -> None:
+    """Past the start concurrency a start waits until another one is over."""
+    one_at_a_time = attrs.evolve(acpx_launcher, start_concurrency=1)
+
+    async def hang() -> None:
+        with hanging:
+            await one_at_a_time.run_agent(
+                spec("--no-handshake"), Notes(), task_status=trio.TASK_STATUS_IGNORED
+            )
+
+    hanging = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hang)
+        with trio.fail_after(DEADLINE_SECS):
+            while one_at_a_time._starts.value:  # noqa: ASYNC110  # a semaphore has no event
+                await trio.sleep(0.01)
+        nursery.start_soon(until_waiting, one_at_a_time._starts, hanging)
+        other = attrs.evolve(spec(), session_id=SessionId("t" * 24))
+        async with running(one_at_a_time, other) as one:
+            assert hanging.cancel_called
+            assert await one.turn(1, "hello") == "end_turn"
+
+
+async def until_waiting(starts: trio.Semaphore, then: trio.CancelScope) -> None:
+    """Cancel ``then`` as soon as somebody waits for a start."""
+    with trio.fail_after(DEADLINE_SECS):
+        while not starts.statistics().tasks_waiting:  # noqa: ASYNC110  # it has no event
+            await trio.sleep(0.01)
+    then.cancel()
+
+
+@pytest.mark.parametrize(
+    ("agent", "remedy"),
+    [("demo", "run: clawdforge setup"), ("claude", "run: clawdforge setup --with claude")],
+)
+async def test_what_is_not_installed_says_what_to_run(
+    acpx_launcher: AcpxLauncher, tmp_path: Path, agent: str, remedy: str
+) -> None:
+    """AgentNotStarted carries the one command that mends it."""
+    empty = attrs.evolve(acpx_launcher, runtime_dir=tmp_path / "empty")
+    profile = AgentProfile(AgentName(agent))
+    with pytest.raises(AgentNotStarted) as caught:
+        await empty.run_agent(spec(profile=profile), Notes(), task_status=trio.TASK_STATUS_IGNORED)
+    assert caught.value.remedy == remedy
