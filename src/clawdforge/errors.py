@@ -183,9 +183,13 @@ class AgentNotStarted(AgentError):
 
 @attrs.define
 class AgentExited(AgentError):
-    """The agent's process, or its host's, ended while something was asked of it."""
+    """The agent's process, or its host's, ended while something was asked of it.
+
+    ``was_asked`` is False when the prompt certainly never reached it: it may be asked again.
+    """
 
     reason: str
+    was_asked: bool = True
 
     def __str__(self) -> str:
         return f"agent {self.agent!r} ended during the turn: {self.reason}"

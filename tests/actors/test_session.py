@@ -194,6 +194,20 @@ async def test_an_agent_that_dies_fails_its_turn_at_once(open_stage: OpenStage) 
         assert len(stage.launcher.agents) == 2
 
 
+async def test_an_agent_found_dead_is_replaced_before_it_is_asked(open_stage: OpenStage) -> None:
+    """It died unnoticed since the last turn: the prompt never got out, so the turn goes on."""
+    async with open_stage() as stage:
+        session = await stage.open()
+        await stage.turn(session, "apples")
+        stage.launcher.hold_deaths()
+        stage.launcher.agents[0].end("out of memory")
+        asked = await stage.ask_turn(session, "recall:")
+        stage.launcher.release_deaths()
+        await asked.done.wait()
+        assert "apples" in asked.answer.text
+        assert [len(agent.prompts) for agent in stage.launcher.agents] == [1, 1]
+
+
 async def test_a_conversation_that_is_lost_is_said_to_be_lost(open_stage: OpenStage) -> None:
     """The turn that finds out fails, and the session is closed for that reason."""
     async with open_stage() as stage:

@@ -38,6 +38,7 @@ from clawdforge.domain.sweeping import LiveSession
 from clawdforge.domain.transcript import Transcript
 from clawdforge.domain.turns import Verdict, judge_turn
 from clawdforge.errors import (
+    AgentExited,
     AgentNotResumable,
     CallerError,
     ClawdforgeError,
@@ -206,9 +207,11 @@ class SessionActor:
         """Write it down, wait in line, have the agent ready, ask it."""
         answer: str | ClawdforgeError | None = None
         try:
-            agent = await self._reach_agent(turn)
-            if agent is not None and turn.stop_cause is None:
-                answer = await self._converse(agent, turn)
+            answer = await self._ask(turn)
+            if isinstance(answer, AgentExited) and not answer.was_asked:
+                # It died since the last turn and nobody had noticed. The prompt never got out.
+                await self._keeper.kill()
+                answer = await self._ask(turn)
         except (CallerError, StoreUnavailable):
             raise
         except ClawdforgeError as error:
@@ -216,6 +219,13 @@ class SessionActor:
         if isinstance(answer, AgentNotResumable):
             self._begin_close("not_resumable")
         return judge_turn(self.row.agent, turn.stop_cause, answer, turn.request.timeout_secs)
+
+    async def _ask(self, turn: Turn) -> str | ClawdforgeError | None:
+        """What the agent answered; None when the turn was stopped before it was asked."""
+        agent = await self._reach_agent(turn)
+        if agent is None or turn.stop_cause is not None:
+            return None
+        return await self._converse(agent, turn)
 
     async def _reach_agent(self, turn: Turn) -> Agent | None:
         """The agent, when it is this turn's; None when the turn was stopped before."""

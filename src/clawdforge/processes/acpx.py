@@ -118,13 +118,13 @@ class AcpxAgent:
         names = await self._stage_files(turn_index, files)
         text = format_prompt_with_files(text, names)
         if self._end_reason is not None:
-            raise self._exited()
+            raise self._exited(was_asked=False)
         turn = self._turns[turn_index] = _Pending()
         try:
             await self._send(type="prompt", turn=turn_index, text=text)
             return await turn.wait()
-        except ChildGone:
-            raise self._exited() from None
+        except ChildGone:  # an order is a whole line or none
+            raise self._exited(was_asked=False) from None
         finally:
             self._turns.pop(turn_index, None)
 
@@ -209,8 +209,8 @@ class AcpxAgent:
         for turn in self._turns.values():
             turn.fail(self._exited())
 
-    def _exited(self) -> AgentExited:
-        return AgentExited(self.name, self._end_reason or "its host reads no more")
+    def _exited(self, *, was_asked: bool = True) -> AgentExited:
+        return AgentExited(self.name, self._end_reason or "its host reads no more", was_asked)
 
     def _opening_error(self, kind: str, reason: str) -> AgentError:
         if kind == "not_resumable":

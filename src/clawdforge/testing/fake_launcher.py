@@ -203,7 +203,7 @@ class FakeAgent:
     async def prompt(self, turn_index: int, text: str, files: Sequence[Path]) -> str:
         """Run one turn, as the port says."""
         if self.exit is not None:
-            raise AgentExited(self.spec.profile.name, self.exit.reason)
+            raise AgentExited(self.spec.profile.name, self.exit.reason, was_asked=False)
         self.prompts.append(SeenPrompt(turn_index, text, tuple(files)))
         turn = self._turn = FakeTurn(turn_index)
         self.nursery.start_soon(self._work, turn, text)
