@@ -40,6 +40,10 @@ OURS: Final = "CLAWDFORGE_"
 """Variables with this prefix are settings and secrets of ours; no profile can pass them on."""
 
 
+def _absolute(path: Path) -> Path:
+    return path.absolute()
+
+
 @attrs.frozen
 class SessionFolders:
     """Where a session lives: ``work`` is the agent's working directory, ``state`` is ours."""
@@ -103,8 +107,9 @@ class AcpxLauncher:
     the agents that start at one time: each costs 0.4 s of processor.
     """
 
-    data_dir: Path
-    runtime_dir: Path
+    # Absolute: the host's working directory is the session's, not ours.
+    data_dir: Path = attrs.field(converter=_absolute)
+    runtime_dir: Path = attrs.field(converter=_absolute)
     incarnation: Incarnation
     environment: Mapping[str, str] = attrs.field(repr=False)
     start_concurrency: int
