@@ -14,6 +14,7 @@ from typing import Final
 from clawdforge.app import open_service
 from clawdforge.connections import install_bounded_connections
 from clawdforge.errors import ClawdforgeError, NotReady
+from clawdforge.logs import configure_logs
 from clawdforge.settings import load_config
 from clawdforge.web.app import make_edge
 from clawdforge.web.edge import Edge, Receive, Scope, Send, refuse_early
@@ -43,7 +44,9 @@ class Application:
         """
         await receive()
         try:
-            async with open_service(load_config(self._environ)) as service:
+            config = load_config(self._environ)
+            configure_logs(config.log)
+            async with open_service(config) as service:
                 install_bounded_connections()
                 self._edge = make_edge(service)
                 await send({"type": "lifespan.startup.complete"})

@@ -7,11 +7,14 @@ import os as _os
 
 from clawdforge import errors as _errors
 from clawdforge import settings as _settings
+from clawdforge import worker_exit as _worker_exit
 
 try:
     _config = _settings.load_config(_os.environ)
 except _errors.ClawdforgeError as _error:
     raise SystemExit(f"clawdforge: {_error}") from None
+
+_worker_exit.keep_exit_code()
 
 bind = [_config.bind]
 worker_class = "trio"

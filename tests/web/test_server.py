@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 import attrs
+import hypercorn.run
 import hypercorn.trio.run
 import hypercorn.trio.tcp_server
 import pytest
@@ -25,6 +26,7 @@ from clawdforge.connections import BoundedTCPServer, install_bounded_connections
 from clawdforge.errors import DataDirectoryBusy, WrongConfiguration
 from clawdforge.listening import UNREAD_SECS, bind_listener, listen, split_bind, url_of
 from clawdforge.server import Stopping, run_service, serve_until_stopped
+from clawdforge.worker_exit import remembering
 from tests.web.stage import (
     SESSION,
     FakeService,
@@ -133,6 +135,15 @@ def test_our_connection_class_is_used() -> None:
     """Once installed, the worker looks up our class."""
     install_bounded_connections()
     assert vars(hypercorn.trio.run)["TCPServer"] is BoundedTCPServer
+
+
+def test_exit_code_of_the_command_is_kept() -> None:
+    """A worker that failed is remembered when Hypercorn asks a second time, and finds nobody."""
+    answers = iter([0, 3, 0])
+    join = remembering(lambda _: next(answers))
+    assert [join([]), join([]), join([])] == [0, 3, 3]
+    source = inspect.getsource(hypercorn.run.run)
+    assert source.count("_join_exited(processes)") == 2
 
 
 # --- drain ----------------------------------------------------------------------------------------
