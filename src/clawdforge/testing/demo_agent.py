@@ -22,7 +22,7 @@ plan: A, B    sends a plan with these entries
 usage: N      reports N tokens in use
 huge: N       sends one line of more than N bytes
 flood: N      sends N updates as fast as it can
-pace: SECS    from here on waits SECS after each chunk
+pace: SECS    from here on waits SECS before each chunk
 sleep: SECS   waits; a cancel ends the wait and the turn
 ask: TITLE    asks permission for an edit called TITLE, and says what came of it
 write: F TEXT writes TEXT into file F of the session's working directory
@@ -318,7 +318,8 @@ class Turn:
         self.conversation.save()
         try:
             for word, argument in parse_prompt(text):
-                self.wait(0)
+                if word != "deaf":  # who has heard the step before it can be sure of deafness
+                    self.wait(0)
                 self.obey(word, argument)
         except TurnEnded as ending:
             return str(ending)
@@ -336,9 +337,9 @@ class Turn:
         self.misbehave(word, argument)
 
     def update(self, update: Json) -> None:
-        """Send one update, then rest. Raises TurnEnded."""
-        self.agent.update(self.conversation.session_id, update)
+        """Rest, then send one update. Raises TurnEnded."""
         self.wait(self.pace_secs)
+        self.agent.update(self.conversation.session_id, update)
 
     def wait(self, secs: float) -> None:
         """Wait, but not beyond a cancel. Raises TurnEnded."""
@@ -348,8 +349,8 @@ class Turn:
     def say(self, text: str) -> None:
         """Stream an answer, on a line of its own."""
         for chunk in re.findall(r"\s*\S+", f"\n{text}" if self.said else text):
-            self.said += chunk
             self.update(text_update("agent_message_chunk", chunk))
+            self.said += chunk
 
     def act(self, word: str, argument: str) -> None:
         """The commands that do something in the world."""
