@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -184,6 +185,28 @@ async def test_garbage_is_passed_on(incarnation: Incarnation) -> None:
     assert lines.seen[-1].startswith(b'{"ready"')
 
 
+async def test_last_words_are_heard(incarnation: Incarnation) -> None:
+    """What was printed before the end is delivered, also when the end is noticed first."""
+    lines: list[bytes] = []
+    children: list[Child] = []
+
+    def wait_for_the_end(line: bytes) -> None:
+        lines.append(line)
+        if children and len(lines) == 1:
+            os.waitid(os.P_PID, children[0].pid, os.WEXITED | os.WNOWAIT)
+
+    for _ in range(5):  # which of two ready tasks runs first is left to chance
+        lines.clear()
+        children.clear()
+        made = command(incarnation, "echo", "garbage", "ready")
+        async with trio.open_nursery() as nursery:
+            children.append(await nursery.start(partial(run_child, made, on_line=wait_for_the_end)))
+            await children[0].send(b"first\n")
+            children[0].close_stdin()
+        assert lines[0] == b"first"
+        assert lines[-1].startswith(b'{"ready"')
+
+
 async def test_a_flood_of_stderr_stops_nothing(incarnation: Incarnation) -> None:
     """1 MB on stderr blocks nobody, and only the end of it is kept."""
     ended, lines = await run_to_end(command(incarnation, "flood-stderr", "ready"))
@@ -221,8 +244,11 @@ async def test_sending_to_a_child_that_reads_no_more(incarnation: Incarnation) -
         await run.child.send(b"x")
 
 
-async def test_a_sender_that_waits_is_told_of_the_end(incarnation: Incarnation) -> None:
-    """A send to a child that does not read ends with ChildGone when the child is killed."""
+@pytest.mark.parametrize("end", [Child.kill, Child.close_stdin])
+async def test_a_sender_that_waits_is_told_of_the_end(
+    incarnation: Incarnation, end: Callable[[Child], None]
+) -> None:
+    """A send to a child that does not read is ChildGone when the child or its stdin is ended."""
     async with running(command(incarnation, "ready", "hang")) as run:
         await run.lines.until(1)
 
@@ -233,7 +259,8 @@ async def test_a_sender_that_waits_is_told_of_the_end(incarnation: Incarnation) 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             await trio.testing.wait_all_tasks_blocked()
-            run.child.kill()
+            end(run.child)
+        run.child.kill()
 
 
 async def test_a_cancelled_send_tears_no_line(incarnation: Incarnation) -> None:

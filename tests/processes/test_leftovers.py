@@ -15,6 +15,7 @@ from clawdforge.processes.leftovers import (
     Cleared,
     ProcessView,
     _kill,
+    _kill_groups,
     choose_earlier,
     choose_tree,
     clear,
@@ -23,7 +24,16 @@ from clawdforge.processes.leftovers import (
     sweep_leftovers,
 )
 from clawdforge.processes.marks import MARK_NAME, Incarnation, Mark, parse_mark
-from tests.processes.trees import START_SECS, command, family_of, new_incarnation, nothing_survives
+from tests.processes.trees import (
+    GONE_SECS,
+    START_SECS,
+    command,
+    family_of,
+    is_alive,
+    new_incarnation,
+    nothing_survives,
+    until,
+)
 
 NOW = Incarnation("here", "now")
 EARLIER = Mark(Incarnation("here", "then"), "t1")
@@ -107,9 +117,9 @@ def incarnation() -> Iterator[Incarnation]:
         yield made
 
 
-def start_marked(incarnation: Incarnation) -> subprocess.Popen[bytes]:
+def start_marked(incarnation: Incarnation, *habits: str) -> subprocess.Popen[bytes]:
     """A marked process that is deaf and ready, without a warden."""
-    made = command(incarnation, "deaf", "ready", "hang")
+    made = command(incarnation, "deaf", *habits, "ready", "hang")
     process = subprocess.Popen(
         made.argv,
         env={**made.env, MARK_NAME: str(incarnation.mark_tree())},
@@ -126,7 +136,7 @@ def test_a_sweep(incarnation: Incarnation) -> None:
     following = Incarnation(incarnation.data_dir_id, "second")
     elsewhere = new_incarnation()
     with nothing_survives(following), nothing_survives(elsewhere):
-        old, current, foreign = map(start_marked, (incarnation, following, elsewhere))
+        old, current, foreign = (start_marked(one) for one in (incarnation, following, elsewhere))
         with old, current, foreign:
             assert sweep_leftovers(following) == Cleared(1, 0)
             assert sweep_leftovers(following) == Cleared(0, 0)
@@ -159,6 +169,28 @@ def test_a_pid_used_again_is_not_hit(incarnation: Incarnation) -> None:
         assert process.poll() is None
         assert _kill(seen)
     assert not _kill(seen)
+
+
+async def test_a_runaway_is_killed_with_its_group(incarnation: Incarnation) -> None:
+    """What has a new pid by now is still in the group in which it was seen."""
+    with start_marked(incarnation, "plain") as process:
+        (runaway,) = (seen for seen in family_of(incarnation) if seen.pid != process.pid)
+        process.kill()
+        process.wait()
+        seen_before = attrs.evolve(runaway, pid=process.pid, started_ticks=0)
+        _kill_groups([seen_before])
+        await until(lambda: not is_alive(runaway), GONE_SECS)
+
+
+def test_a_group_led_by_somebody_else_is_spared(incarnation: Incarnation) -> None:
+    """A group whose leader was not chosen has a number that was used again."""
+    with start_marked(incarnation) as process:
+        seen = look_at(process.pid)
+        assert seen is not None
+        _kill_groups([attrs.evolve(seen, started_ticks=seen.started_ticks - 1)])
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+        process.kill()
 
 
 def test_looking_around_finds_ourselves() -> None:

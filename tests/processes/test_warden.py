@@ -204,6 +204,15 @@ def test_the_streams_are_the_childs_alone(wardens: Wardens) -> None:
     assert streams == [Path("/dev/null")] * 3
 
 
+async def test_the_child_dies_with_its_warden(wardens: Wardens) -> None:
+    """The program itself does not outlive a warden that was killed, whoever else is dead."""
+    running = wardens.agent("deaf", "ready", "hang")
+    program = look_at(running.read_line()["pid"])
+    assert program is not None
+    running.process.kill()
+    await until(lambda: not is_alive(program), GONE_SECS)
+
+
 async def test_orphans_that_end_are_reaped(wardens: Wardens) -> None:
     """A warden collects no zombies while its child lives."""
     running = wardens.agent("daemon", "ready", "hang")

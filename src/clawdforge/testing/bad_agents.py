@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
@@ -137,7 +136,7 @@ def runner() -> None:
     def live(placed: int) -> None:
         os.close(placed)
         while os.fork() == 0:
-            time.sleep(0.005)
+            pass
 
     os.waitpid(_fork(live), 0)
 
