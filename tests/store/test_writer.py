@@ -15,9 +15,9 @@ import trio.testing
 
 from clawdforge.errors import SessionNotFound, StoreUnavailable
 from clawdforge.store import writer as writing
-from clawdforge.store.connections import open_connections
+from clawdforge.store.connections import READERS, open_connections, run_on
 from clawdforge.store.sqlite import SqliteStore, open_sqlite_store
-from clawdforge.store.writer import Writer
+from clawdforge.store.writer import Write, Writer, commit_together
 
 from .examples import LAB, from_outside, session, session_id, turn
 
@@ -46,8 +46,10 @@ async def open_writer(database: Path) -> AsyncIterator[Writer]:
         writer = Writer(connections.writer)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
-            yield writer
-            writer.close()
+            try:
+                yield writer
+            finally:
+                writer.close()  # or a test that fails would wait for ever
 
 
 def note(number: int) -> Callable[[apsw.Connection], None]:
@@ -176,6 +178,32 @@ async def test_a_domain_error_in_a_batch_that_cannot_commit_is_no_answer(databas
         assert noted(database) == set()
 
 
+async def test_nothing_is_committed_to_a_damaged_file(database: Path) -> None:
+    """One operation that meets damage fails its whole batch."""
+
+    def meet_damage(_db: apsw.Connection) -> None:
+        raise apsw.CorruptError
+
+    async with open_connections(database, busy_timeout_secs=5) as connections:
+        batch = [Write(note(1)), Write(meet_damage)]
+        with pytest.raises(apsw.CorruptError):
+            await run_on(connections.writer, lambda db: commit_together(db, batch))
+        assert noted(database) == set()
+
+
+async def test_a_transaction_left_over_is_ended_first(database: Path) -> None:
+    """What a rollback that failed left open neither stops the next batch nor gets into it."""
+
+    def leave_open(db: apsw.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        note(1)(db)
+
+    async with open_connections(database, busy_timeout_secs=5) as connections:
+        await run_on(connections.writer, leave_open)
+        await run_on(connections.writer, lambda db: commit_together(db, [Write(note(2))]))
+        assert noted(database) == {2}
+
+
 async def test_an_operation_whose_caller_has_left_is_skipped(database: Path) -> None:
     """Left before its transaction began: not run at all."""
     async with open_writer(database) as writer:
@@ -277,16 +305,31 @@ async def test_closing_writes_what_was_taken(database: Path) -> None:
 
 
 async def test_a_callers_deadline_is_a_plain_cancel(sqlite_store: SqliteStore) -> None:
-    """A read that takes too long is interrupted: the caller leaves in time, the reader is free."""
+    """A read that takes too long is interrupted: the caller leaves in time, the reader is free.
+
+    In the reader's thread, too, it is a cancellation and not an error of its own.
+    """
+    seen: list[type[BaseException]] = []
+
+    def query(db: apsw.Connection) -> None:
+        try:
+            db.execute(endless).fetchall()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     )
     with trio.fail_after(30):
         for _ in range(4):
             with trio.move_on_after(0.05) as scope:
-                await sqlite_store._read(lambda db: db.execute(endless).fetchall())
+                await sqlite_store._read(query)
             assert scope.cancelled_caught
-        assert await sqlite_store.find_session(session_id(1), LAB) is None
+        for _ in range(READERS):
+            assert await sqlite_store.find_session(session_id(1), LAB) is None
+    assert len(seen) == 4
+    assert trio.TooSlowError not in seen
 
 
 async def test_the_blocks_own_error_comes_out_alone(database: Path) -> None:
@@ -294,3 +337,12 @@ async def test_the_blocks_own_error_comes_out_alone(database: Path) -> None:
     with pytest.raises(SessionNotFound):
         async with open_sqlite_store(database) as store:
             await store.begin_turn(turn())
+
+
+async def test_the_blocks_own_error_is_not_lost_to_a_cancel(database: Path) -> None:
+    """Closing is not cancellable: what the caller's code raised comes out all the same."""
+    with trio.CancelScope() as service:
+        with pytest.raises(SessionNotFound):
+            async with open_sqlite_store(database):
+                service.cancel()
+                raise SessionNotFound
