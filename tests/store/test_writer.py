@@ -341,8 +341,11 @@ async def test_the_blocks_own_error_comes_out_alone(database: Path) -> None:
 
 async def test_the_blocks_own_error_is_not_lost_to_a_cancel(database: Path) -> None:
     """Closing is not cancellable: what the caller's code raised comes out all the same."""
-    with trio.CancelScope() as service:
-        with pytest.raises(SessionNotFound):
-            async with open_sqlite_store(database):
-                service.cancel()
-                raise SessionNotFound
+
+    async def fail_while_cancelled(service: trio.CancelScope) -> None:
+        async with open_sqlite_store(database):
+            service.cancel()
+            raise SessionNotFound
+
+    with pytest.raises(SessionNotFound), trio.CancelScope() as service:
+        await fail_while_cancelled(service)
