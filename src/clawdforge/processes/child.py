@@ -268,7 +268,10 @@ async def _bury(process: trio.Process, mark: Mark) -> int:
     if process.returncode is not None and process.returncode >= 0:
         return 0
     choose = partial(choose_tree, mark=mark, warden_pid=process.pid)
-    cleared = await trio.to_thread.run_sync(partial(clear, choose, within_secs=MOP_UP_SECS))
+    cleared = await trio.to_thread.run_sync(
+        partial(clear, choose, within_secs=MOP_UP_SECS),
+        limiter=trio.CapacityLimiter(1),  # its own: the common one may be full of stuck threads
+    )
     return cleared.survivor_count
 
 
