@@ -6,11 +6,13 @@ be run again after it was rolled back. What they promise is said in ``domain.por
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import apsw
 
+from clawdforge.domain.files import FileRow
+from clawdforge.domain.events import EventBatch
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,
@@ -23,6 +25,7 @@ from clawdforge.domain.ports import (
 )
 from clawdforge.errors import AppNameTaken, AppNotFound, SessionClosed, SessionNotFound
 from clawdforge.store import rows
+from clawdforge.store.events import append_events, reserve_lost_events
 from clawdforge.store.migrations import schema_version
 
 # --- apps -----------------------------------------------------------------------------------------
@@ -71,6 +74,36 @@ def find_app(db: apsw.Connection, token_sha256: str) -> AppRow | None:
         (token_sha256,),
     )
     return next((rows.app_row(columns) for columns in found), None)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def add_file(db: apsw.Connection, row: FileRow, token_sha256: str) -> None:
+    """A no-op for a token that is there."""
+    db.execute(rows.INSERT_FILE, (token_sha256, *rows.file_columns(row)))
+
+
+def claim_files(
+    db: apsw.Connection, app: AppName, tokens_sha256: Sequence[str], *, now: int, until: int
+) -> Sequence[str | None]:
+    """In the order of the tokens."""
+    names: list[str | None] = []
+    for token in tokens_sha256:
+        found = _fetch(
+            db,
+            "UPDATE files SET held_until = max(held_until, ?)"
+            " WHERE token_sha256 = ? AND app_name = ? AND expires_at > ? RETURNING name",
+            (until, token, app, now),
+        )
+        names.append(found[0][0] if found else None)
+    return names
+
+
+def expire_files(db: apsw.Connection, *, now: int) -> Set[str]:
+    """The names of those that stay."""
+    db.execute("DELETE FROM files WHERE max(expires_at, held_until) <= ?", (now,))
+    return {name for (name,) in _fetch(db, "SELECT name FROM files")}
 
 
 # --- sessions -------------------------------------------------------------------------------------
@@ -179,13 +212,16 @@ def begin_turn(db: apsw.Connection, start: TurnStart) -> None:
         )
 
 
-def end_turn(db: apsw.Connection, end: TurnEnd) -> bool:
+def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None) -> bool:
     """Whether this call ended it; False when it has an ending, or is missing."""
+    if batch is not None:
+        append_events(db, batch)
     end = rows.storable_end(end)
     found = _fetch(
         db,
         "UPDATE turns SET ending = ?, stop_reason = ?, text = ?, duration_ms = ?, ended_at = ?,"
-        " detail = ? WHERE session_id = ? AND turn_index = ? AND ending IS NULL"
+        " detail = ?, first_event = ?, last_event = ?"
+        " WHERE session_id = ? AND turn_index = ? AND ending IS NULL"
         " RETURNING octet_length(prompt)",
         (
             end.ending,
@@ -194,6 +230,8 @@ def end_turn(db: apsw.Connection, end: TurnEnd) -> bool:
             end.duration_ms,
             end.ended_at,
             end.detail,
+            end.first_event,
+            end.last_event,
             end.session_id,
             end.turn_index,
         ),
@@ -222,6 +260,7 @@ def list_turns(
 
 def interrupt_turns(db: apsw.Connection, *, at: int) -> int:
     """One ending each; as many rows as turns were waiting or working when the service died."""
+    reserve_lost_events(db, None)
     found = _fetch(
         db,
         "SELECT session_id, turn_index, '', started_at FROM turns WHERE ending IS NULL"

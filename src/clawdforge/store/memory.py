@@ -6,11 +6,13 @@ dictionaries, as an operator edits rows, and set ``unavailable`` to see what a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import attrs
 import trio
 
+from clawdforge.domain.files import FileRow
+from clawdforge.domain.events import EventBatch, EventPage
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,
@@ -29,6 +31,7 @@ from clawdforge.errors import (
     StoreUnavailable,
 )
 from clawdforge.store import rows
+from clawdforge.store.shelf import EventShelf
 
 
 @attrs.define
@@ -41,8 +44,10 @@ class MemoryStore:
     """
 
     apps: dict[str, AppRow] = attrs.field(factory=dict)
+    files: dict[str, FileRow] = attrs.field(factory=dict)
     sessions: dict[SessionId, SessionRow] = attrs.field(factory=dict)
     turns: dict[SessionId, dict[int, TurnRow]] = attrs.field(factory=dict)
+    shelves: dict[SessionId, EventShelf] = attrs.field(factory=dict)
     audit: list[AuditRow] = attrs.field(factory=list)
     unavailable: str | None = None
 
@@ -74,6 +79,28 @@ class MemoryStore:
         """See the port."""
         await self.check()
         return self.apps.get(token_sha256)
+
+    async def add_file(self, row: FileRow, token_sha256: str) -> None:
+        """See the port."""
+        await self.check()
+        self.files.setdefault(token_sha256, row)
+
+    async def claim_files(
+        self, app: AppName, tokens_sha256: Sequence[str], *, now: int, until: int
+    ) -> Sequence[str | None]:
+        """See the port."""
+        await self.check()
+        return [self._claim(app, token, now=now, until=until) for token in tokens_sha256]
+
+    async def expire_files(self, *, now: int) -> Set[str]:
+        """See the port."""
+        await self.check()
+        self.files = {
+            token: row
+            for token, row in self.files.items()
+            if max(row.expires_at, row.held_until) > now
+        }
+        return {row.name for row in self.files.values()}
 
     async def add_session(self, row: SessionRow) -> None:
         """See the port."""
@@ -159,9 +186,11 @@ class MemoryStore:
         )
         self._touch(start.session_id, at=start.started_at)
 
-    async def end_turn(self, end: TurnEnd) -> bool:
+    async def end_turn(self, end: TurnEnd, batch: EventBatch | None = None) -> bool:
         """See the port."""
         await self.check()
+        if batch is not None:
+            self._shelf(batch.session_id).append(batch)
         return self._end(rows.storable_end(end))
 
     async def list_turns(
@@ -182,9 +211,35 @@ class MemoryStore:
             for row in turns.values()
             if row.end is None
         )
+        for session_id in {start.session_id for *_, start in open_turns}:
+            self._shelf(session_id).pass_over_lost()
         for *_, start in open_turns:
             self._end(rows.interruption(start, at=at))
         return len(open_turns)
+
+    async def append_events(self, batch: EventBatch) -> None:
+        """See the port."""
+        await self.check()
+        self._shelf(batch.session_id).append(batch)
+
+    async def read_events(self, session_id: SessionId, *, after: int, max_bytes: int) -> EventPage:
+        """See the port."""
+        await self.check()
+        return self._shelf(session_id).read(after=after, max_bytes=max_bytes)
+
+    async def take_up_events(self, session_id: SessionId) -> int:
+        """See the port."""
+        await self.check()
+        shelf = self._shelf(session_id)
+        if any(row.end is None for row in self.turns.get(session_id, {}).values()):
+            shelf.pass_over_lost()
+        return shelf.last
+
+    def _shelf(self, session_id: SessionId) -> EventShelf:
+        """The session's events; one that nobody keeps when there is no such session."""
+        if session_id in self.sessions:
+            return self.shelves.setdefault(session_id, EventShelf())
+        return EventShelf()
 
     async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
         """See the port."""
@@ -196,6 +251,13 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         if self.unavailable is not None:
             raise StoreUnavailable(self.unavailable)
+
+    def _claim(self, app: AppName, token: str, *, now: int, until: int) -> str | None:
+        row = self.files.get(token)
+        if row is None or row.app_name != app or row.expires_at <= now:
+            return None
+        self.files[token] = attrs.evolve(row, held_until=max(row.held_until, until))
+        return row.name
 
     def _end(self, end: TurnEnd) -> bool:
         row = self.turns.get(end.session_id, {}).get(end.turn_index)
@@ -215,6 +277,7 @@ class MemoryStore:
     def _forget(self, session_id: SessionId) -> int:
         """Remove the row and its turns; how many turns there were."""
         self.sessions.pop(session_id, None)
+        self.shelves.pop(session_id, None)
         return len(self.turns.pop(session_id, {}))
 
     def _has_event(self, session_id: SessionId, event: AuditEvent) -> bool:

@@ -71,7 +71,37 @@ CREATE TRIGGER turns_go_with_their_session AFTER DELETE ON sessions BEGIN
 END;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS,)
+FILES: Final = """
+CREATE TABLE files (
+  token_sha256 TEXT NOT NULL PRIMARY KEY,
+  app_name TEXT NOT NULL,
+  name TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  held_until INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+EVENT_LOG: Final = """
+CREATE TABLE agent_events (
+  session_id TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  message TEXT NOT NULL,
+  PRIMARY KEY (session_id, number)
+) WITHOUT ROWID;
+ALTER TABLE sessions ADD COLUMN last_event INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE turns ADD COLUMN first_event INTEGER;
+ALTER TABLE turns ADD COLUMN last_event INTEGER;
+
+-- What an agent said goes with the session, whoever deletes it.
+CREATE TRIGGER events_go_with_their_session AFTER DELETE ON sessions BEGIN
+  DELETE FROM agent_events WHERE session_id = OLD.session_id;
+END;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG)
 """``MIGRATIONS[n]`` leads from version n to version n + 1."""
 
 

@@ -10,6 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from clawdforge.domain.files import FileRow
+import attrs
+
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,
@@ -35,9 +38,13 @@ INSERT_SESSION: Final = (
     " turn_count, meta, permissions, can_resume, close_cause)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1"
 )
+INSERT_FILE: Final = (
+    "INSERT INTO files (token_sha256, app_name, name, size, created_at, expires_at, held_until)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
 SELECT_TURNS: Final = (
     "SELECT session_id, turn_index, prompt, started_at,"
-    " ending, stop_reason, text, duration_ms, ended_at, detail FROM turns"
+    " ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event FROM turns"
 )
 SELECT_AUDIT: Final = "SELECT session_id, event, at, meta FROM session_events"
 INSERT_AUDIT: Final = "INSERT INTO session_events (session_id, event, at, meta) VALUES (?, ?, ?, ?)"
@@ -54,14 +61,10 @@ def storable(text: str) -> str:
 
 def storable_end(end: TurnEnd) -> TurnEnd:
     """``end`` with its agent-made texts storable."""
-    return TurnEnd(
-        session_id=end.session_id,
-        turn_index=end.turn_index,
-        ending=end.ending,
+    return attrs.evolve(
+        end,
         stop_reason=storable(end.stop_reason),
         text=storable(end.text),
-        duration_ms=end.duration_ms,
-        ended_at=end.ended_at,
         detail=None if end.detail is None else storable(end.detail),
     )
 
@@ -94,6 +97,11 @@ def app_row(columns: Columns) -> AppRow:
     """From ``SELECT_APPS``."""
     name, cidrs, created_at = columns
     return AppRow(AppName(name), read_cidrs(cidrs), int(created_at))
+
+
+def file_columns(row: FileRow) -> tuple[object, ...]:
+    """For ``INSERT_FILE``, behind the token's digest."""
+    return (row.app_name, row.name, row.size, row.created_at, row.expires_at, row.held_until)
 
 
 def session_columns(row: SessionRow) -> tuple[object, ...]:
@@ -140,10 +148,9 @@ def _permissions(word: str) -> Permissions:
 
 def turn_row(columns: Columns) -> TurnRow:
     """From ``SELECT_TURNS``."""
-    sid, index, prompt, started_at, ending, stop_reason, text, duration_ms, ended_at, detail = (
-        columns
-    )
+    sid, index, prompt, started_at, *rest = columns
     start = TurnStart(SessionId(sid), int(index), prompt, int(started_at))
+    ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event = rest
     if ending is None:
         return TurnRow(start)
     end = TurnEnd(
@@ -155,6 +162,8 @@ def turn_row(columns: Columns) -> TurnRow:
         duration_ms=int(duration_ms),
         ended_at=int(ended_at),
         detail=detail,
+        first_event=first_event,
+        last_event=last_event,
     )
     return TurnRow(start, end)
 

@@ -7,7 +7,7 @@ token``, an operator's ``sqlite3``) count from the next call on. Writes go throu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TypeVar
 import apsw
 import trio
 
+from clawdforge.domain.files import FileRow
+from clawdforge.domain.events import EventBatch, EventPage
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,
@@ -26,7 +28,7 @@ from clawdforge.domain.ports import (
     TurnRow,
     TurnStart,
 )
-from clawdforge.store import ledger
+from clawdforge.store import events, ledger
 from clawdforge.store.connections import open_connections, run_on
 from clawdforge.store.faults import unavailable
 from clawdforge.store.writer import Writer
@@ -72,6 +74,22 @@ class SqliteStore:
         """See the port."""
         return await self._read(partial(ledger.find_app, token_sha256=token_sha256))
 
+    async def add_file(self, row: FileRow, token_sha256: str) -> None:
+        """See the port."""
+        await self._write(partial(ledger.add_file, row=row, token_sha256=token_sha256))
+
+    async def claim_files(
+        self, app: AppName, tokens_sha256: Sequence[str], *, now: int, until: int
+    ) -> Sequence[str | None]:
+        """See the port."""
+        return await self._write(
+            partial(ledger.claim_files, app=app, tokens_sha256=tokens_sha256, now=now, until=until)
+        )
+
+    async def expire_files(self, *, now: int) -> Set[str]:
+        """See the port."""
+        return await self._write(partial(ledger.expire_files, now=now))
+
     async def add_session(self, row: SessionRow) -> None:
         """See the port. An id that was undone or deleted stays spent: a no-op as well."""
         await self._write(partial(ledger.add_session, row=row))
@@ -116,9 +134,9 @@ class SqliteStore:
         """See the port. On a closed session a turn that was begun before is refused as well."""
         await self._write(partial(ledger.begin_turn, start=start))
 
-    async def end_turn(self, end: TurnEnd) -> bool:
+    async def end_turn(self, end: TurnEnd, batch: EventBatch | None = None) -> bool:
         """See the port. False for a turn that is missing, too."""
-        return await self._write(partial(ledger.end_turn, end=end))
+        return await self._write(partial(ledger.end_turn, end=end, batch=batch))
 
     async def list_turns(
         self, session_id: SessionId, *, before: int | None, limit: int
@@ -131,6 +149,20 @@ class SqliteStore:
     async def interrupt_turns(self, *, at: int) -> int:
         """See the port."""
         return await self._write(partial(ledger.interrupt_turns, at=at))
+
+    async def append_events(self, batch: EventBatch) -> None:
+        """See the port."""
+        await self._write(partial(events.append_events, batch=batch))
+
+    async def read_events(self, session_id: SessionId, *, after: int, max_bytes: int) -> EventPage:
+        """See the port."""
+        return await self._read(
+            partial(events.read_events, session_id=session_id, after=after, max_bytes=max_bytes)
+        )
+
+    async def take_up_events(self, session_id: SessionId) -> int:
+        """See the port."""
+        return await self._write(partial(events.take_up_events, session_id=session_id))
 
     async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
         """See the port. In the order of writing."""
@@ -161,7 +193,6 @@ async def open_sqlite_store(
                 yield SqliteStore(writer, connections.readers)
             except BaseException as error:  # noqa: BLE001, ASYNC103 - raised below, outside the nursery
                 failure = error
-            nursery.cancel_scope.shield = True
             writer.close()
         if failure is not None:
             raise failure
