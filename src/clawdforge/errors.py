@@ -163,6 +163,28 @@ class ShuttingDown(CapacityError):
 
 
 @attrs.define
+class CircuitOpen(CapacityError):
+    """The agent kept failing to start and is left alone for a while. ``reason``: the last one's.
+
+    Compare :class:`AgentNotStarted`, which says that it was tried.
+    """
+
+    agent: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} keeps failing to start: {self.reason}"
+
+
+@attrs.define
+class TooManyStarts(CapacityError):
+    """Others were starting for so long that this agent's own start never began."""
+
+    def __str__(self) -> str:
+        return "too many agents are starting"
+
+
+@attrs.define
 class AgentError(ClawdforgeError):
     """The agent, or the process that hosts it, failed. ``agent`` is the profile's name."""
 
@@ -171,13 +193,17 @@ class AgentError(ClawdforgeError):
 
 @attrs.define
 class AgentNotStarted(AgentError):
-    """The agent did not start or shake hands. ``remedy`` is a command or setting that mends it."""
+    """The agent did not start or shake hands. ``remedy`` is a command or setting that mends it.
+
+    ``is_callers_choice``: the agent works, but not with what the caller chose (its model).
+    """
 
     reason: str
     remedy: str | None = None
 
     def __str__(self) -> str:
         mend = f" ({self.remedy})" if self.remedy else ""
+    is_callers_choice: bool = False
         return f"agent {self.agent!r} did not start: {self.reason}{mend}"
 
 

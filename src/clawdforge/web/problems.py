@@ -51,6 +51,8 @@ KINDS: Final[Mapping[type[errors.ClawdforgeError], Kind]] = {
     errors.TooLarge: Kind(413, "Too large"),
     errors.PoolFull: Kind(503, "Pool full"),
     errors.ShuttingDown: Kind(503, "Shutting down"),
+    errors.CircuitOpen: Kind(503, "Circuit open"),
+    errors.TooManyStarts: Kind(503, "Too many starts"),
     errors.AgentNotStarted: Kind(502, "Agent not started"),
     errors.AgentExited: Kind(502, "Agent exited"),
     errors.AgentMisbehaved: Kind(502, "Agent misbehaved"),
@@ -125,7 +127,7 @@ def describe_turn(result: TurnResult) -> Problem:
         "stop_reason": result.stop_reason,
         "duration_ms": result.duration_ms,
     }
-    if isinstance(result.error, errors.AgentError):
+    if isinstance(result.error, errors.AgentError | errors.CapacityError):
         problem = describe_error(result.error)
     elif result.ending == "timed_out":
         problem = Problem(KINDS[errors.AgentTimedOut], "the turn passed its deadline")
