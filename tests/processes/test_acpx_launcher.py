@@ -258,6 +258,7 @@ async def test_a_failed_start_says_why_and_leaves_nothing(
         )
     assert reason in caught.value.reason
     assert "/" not in caught.value.reason
+    assert caught.value.is_callers_choice == (model is not None)
     assert family_of(acpx_launcher.incarnation) == []
 
 

@@ -216,7 +216,8 @@ class AcpxAgent:
         if kind == "not_resumable":
             return AgentNotResumable(self.name)
         remedy = REMEDIES["acpx"] if kind == "wrong_acpx" else None
-        return AgentNotStarted(self.name, self._plain(reason), remedy)
+        is_callers_choice = kind == "wrong_model"
+        return AgentNotStarted(self.name, self._plain(reason), remedy, is_callers_choice)
 
     def _turn(self, record: Mapping[str, Any]) -> _Pending[str]:
         """The turn a line is about; a loose one if its caller has stopped waiting."""

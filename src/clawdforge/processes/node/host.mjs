@@ -278,7 +278,7 @@ class Session {
     if (openingError?.code === AUTH_REQUIRED) reason = "it asks for a login";
     else if (isRefused) return new Failure("not_resumable", reason);
     else if ([error?.code, error?.cause?.code].includes("ENOENT")) reason = "its command was not found";
-    else if (error?.code === "ACP_MODEL_UNSUPPORTED") reason = "it does not offer the model";
+    else if (error?.code === "ACP_MODEL_UNSUPPORTED") return new Failure("wrong_model", "it does not offer the model");
     else if (this.exit && !openingError) reason = `${describeExit(this.exit)} before it was ready`;
     return new Failure("not_started", reason);
   }
