@@ -11,6 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clawdforge.domain.events import EventBatch, NumberedEvent
 from clawdforge.domain.ports import Store
 from clawdforge.errors import ClawdforgeError
 from clawdforge.store.memory import MemoryStore
@@ -50,6 +51,17 @@ causes = st.sampled_from(["asked", "idle"])
 endings = st.sampled_from(["completed", "cancelled", "failed", "timed_out"])
 sessions = st.builds(session, numbers, app_name=owners, created_at=times, meta=metas)
 turns = st.builds(turn, numbers, indexes, prompt=texts, at=times)
+batches = st.builds(
+    lambda number, first, count, keep: EventBatch(
+        session_id(number),
+        [NumberedEvent(first + n, f'{{"n": {n}}}') for n in range(count)],
+        keep,
+    ),
+    numbers,
+    st.integers(1, 9),
+    st.integers(0, 4),
+    st.sampled_from([0, 20, 1000]),
+)
 ends = st.builds(ended, numbers, indexes, ending=endings, text=texts, at=times)
 
 READS = st.one_of(
@@ -61,6 +73,7 @@ READS = st.one_of(
     call("list_turns", ids, before=st.none() | indexes, limit=st.integers(0, 4)),
     call("list_audit", ids),
 )
+    call("read_events", ids, after=st.integers(0, 9), max_bytes=st.sampled_from([1, 20, 1000])),
 WRITES = st.one_of(
     call("add_app", st.builds(app, owners, at=times), digests),
     call("revoke_app", owners),
@@ -77,6 +90,10 @@ WRITES = st.one_of(
     call("check"),
 )
 
+    call("end_turn", ends, st.none() | batches),
+    call("append_events", batches),
+    call("append_events", batches),
+    call("take_up_events", ids),
 
 async def everything(store: Store) -> list[Any]:
     """All that can be read out of a ledger."""
@@ -88,6 +105,7 @@ async def everything(store: Store) -> list[Any]:
 
 
 @settings(max_examples=60, deadline=None)
+        seen.append(await store.read_events(session_id(number), after=0, max_bytes=10_000))
 @given(st.lists(READS | WRITES | WRITES, min_size=5, max_size=40))
 def test_the_twins_answer_alike(calls: list[Call]) -> None:
     """Same calls, same answers, same errors, and in the end the same ledger."""

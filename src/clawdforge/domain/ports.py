@@ -197,7 +197,7 @@ class TurnStart:
 
 @attrs.frozen
 class TurnEnd:
-    """The one ending of a turn."""
+    """The one ending of a turn. Its events are those from ``first_event`` to ``last_event``."""
 
     session_id: SessionId
     turn_index: int
@@ -209,6 +209,8 @@ class TurnEnd:
     detail: str | None = None
 
 
+    first_event: int | None = None
+    last_event: int | None = None
 @attrs.frozen
 class TurnRow:
     """A turn, as the ledger knows it; ``end`` is None while it waits or works."""
@@ -227,7 +229,7 @@ class AuditRow:
     meta: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-class Store(Protocol):
+class Store(EventLog, Protocol):
     """The ledger. The database is the truth: nothing here is cached.
 
     Every method may raise StoreUnavailable, and may be cancelled while it waits; *cancelled never
@@ -285,8 +287,11 @@ class Store(Protocol):
         Raises SessionClosed when the row is closed, SessionNotFound when it is missing.
         """
 
-    async def end_turn(self, end: TurnEnd) -> bool:
-        """Write the one ending, the audit event ``turn`` and last_turn_at. False: it has one."""
+    async def end_turn(self, end: TurnEnd, batch: EventBatch | None = None) -> bool:
+        """Write the one ending, the audit event ``turn`` and last_turn_at. False: it has one.
+
+        ``batch`` is appended to the event log in the same transaction, whatever the answer.
+        """
 
     async def list_turns(
         self, session_id: SessionId, *, before: int | None, limit: int
@@ -294,7 +299,10 @@ class Store(Protocol):
         """Turns with an index below ``before`` (all when None), newest first, at most ``limit``."""
 
     async def interrupt_turns(self, *, at: int) -> int:
-        """At start-up: end every open turn as ``interrupted``; says how many there were."""
+        """At start-up: end every open turn as ``interrupted``; says how many there were.
+
+        Each of their sessions passes over EVENT_RESERVE event numbers: events were lost.
+        """
 
     async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
         """The audit of one session, oldest first. Outlives the session."""

@@ -1,0 +1,86 @@
+"""The event log in SQL: numbered ACP messages, the oldest dropped past a size.
+
+Plain functions on one connection, as in :mod:`.ledger`. ``sessions.last_event`` is the last number
+that is spoken for, ``sessions.event_bytes`` what the log holds: a number at or below the first that
+has no row is one that was dropped or lost. What they promise is said in ``domain.ports.Store``.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from clawdforge.domain.events import EVENT_RESERVE, EventBatch, EventPage, NumberedEvent
+from clawdforge.domain.ids import SessionId
+
+INSERT = (
+    "INSERT INTO agent_events (session_id, number, message) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+)
+READ = "SELECT number, message FROM agent_events WHERE session_id = ? AND number > ?"
+OLDEST = "SELECT number, octet_length(message) FROM agent_events WHERE session_id = ?"
+
+
+def append_events(db: apsw.Connection, batch: EventBatch) -> None:
+    """Numbers that are spoken for already are left alone, and so is a session that is gone."""
+    found = db.execute(
+        "SELECT last_event, event_bytes FROM sessions WHERE session_id = ?", (batch.session_id,)
+    ).fetchall()
+    for last, held_bytes in found:
+        fresh = [event for event in batch.events if event.number > last]
+        if fresh:
+            db.executemany(INSERT, [(batch.session_id, e.number, e.message) for e in fresh])
+            held_bytes += sum(event.size_bytes for event in fresh)
+            held_bytes -= _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
+            db.execute(
+                "UPDATE sessions SET last_event = ?, event_bytes = ? WHERE session_id = ?",
+                (fresh[-1].number, held_bytes, batch.session_id),
+            )
+
+
+def _trim(db: apsw.Connection, session_id: SessionId, over_bytes: int) -> int:
+    """Drop the oldest events, at least ``over_bytes`` in all; how much that was."""
+    if over_bytes <= 0:
+        return 0
+    freed = dropped_to = 0
+    for number, size in db.execute(f"{OLDEST} ORDER BY number", (session_id,)):
+        if freed >= over_bytes:
+            break
+        freed += size
+        dropped_to = number
+    db.execute(
+        "DELETE FROM agent_events WHERE session_id = ? AND number <= ?", (session_id, dropped_to)
+    )
+    return freed
+
+
+def read_events(
+    db: apsw.Connection, session_id: SessionId, *, after: int, max_bytes: int
+) -> EventPage:
+    """The last number first: what is appended between the two statements must not look lost."""
+    found = db.execute("SELECT last_event FROM sessions WHERE session_id = ?", (session_id,))
+    up_to = max((int(last) for (last,) in found.fetchall()), default=0)
+    events: list[NumberedEvent] = []
+    held_bytes = 0
+    for number, message in db.execute(f"{READ} ORDER BY number", (session_id, after)):
+        event = NumberedEvent(number, message)
+        held_bytes += event.size_bytes
+        if events and held_bytes > max_bytes:
+            return EventPage(events, events[-1].number)
+        events.append(event)
+        up_to = max(up_to, number)
+    return EventPage(events, up_to)
+
+
+def take_up_events(db: apsw.Connection, session_id: SessionId) -> int:
+    """A session with a turn that never ended loses its reserve, for good; 0 when it is missing."""
+    reserve_lost_events(db, session_id)
+    found = db.execute("SELECT last_event FROM sessions WHERE session_id = ?", (session_id,))
+    return max((int(last) for (last,) in found.fetchall()), default=0)
+
+
+def reserve_lost_events(db: apsw.Connection, session_id: SessionId | None) -> None:
+    """Pass over the numbers that an open turn (of one session, or of any) may have shown."""
+    db.execute(
+        "UPDATE sessions SET last_event = last_event + ?1 WHERE session_id IN"
+        " (SELECT session_id FROM turns WHERE ending IS NULL AND (?2 IS NULL OR session_id = ?2))",
+        (EVENT_RESERVE, session_id),
+    )
