@@ -8,7 +8,7 @@ path gets into an error by accident. Foreign exceptions stop at the adapter that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -73,11 +73,14 @@ class TurnNotFound(CallerError):
         return "no such turn"
 
 
-class UnknownFileToken(CallerError):
-    """A file token that this app does not hold, or whose lifetime is over."""
+class UnknownFileToken(InvalidRequest):
+    """File tokens that this app does not hold, or whose lifetime is over: nobody learns which."""
 
-    def __str__(self) -> str:
-        return "no such file, or it has expired"
+    @classmethod
+    def at(cls, indexes: Iterable[int]) -> UnknownFileToken:
+        """For the tokens at these places of the request's ``files``."""
+        words = "no such file, or it has expired"
+        return cls([Fault(f"$.files[{index}]", words) for index in indexes])
 
 
 @attrs.define
@@ -159,9 +162,6 @@ class ShuttingDown(CapacityError):
         return "the server is draining"
 
 
-# --- the agent's ----------------------------------------------------------------------------------
-
-
 @attrs.define
 class CircuitOpen(CapacityError):
     """The agent kept failing to start and is left alone for a while. ``reason``: the last one's.
@@ -184,6 +184,9 @@ class TooManyStarts(CapacityError):
         return "too many agents are starting"
 
 
+# --- the agent's ----------------------------------------------------------------------------------
+
+
 @attrs.define
 class AgentError(ClawdforgeError):
     """The agent, or the process that hosts it, failed. ``agent`` is the profile's name."""
@@ -200,10 +203,10 @@ class AgentNotStarted(AgentError):
 
     reason: str
     remedy: str | None = None
+    is_callers_choice: bool = False
 
     def __str__(self) -> str:
         mend = f" ({self.remedy})" if self.remedy else ""
-    is_callers_choice: bool = False
         return f"agent {self.agent!r} did not start: {self.reason}{mend}"
 
 
@@ -271,6 +274,16 @@ class StoreUnavailable(ServiceError):
 
     def __str__(self) -> str:
         return f"the ledger is not available: {self.reason}"
+
+
+@attrs.define
+class FilesUnavailable(ServiceError):
+    """Uploaded files cannot be written or read just now (``reason``: the disk is full, ...)."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"files cannot be kept: {self.reason}"
 
 
 @attrs.define

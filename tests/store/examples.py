@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, Ending, SessionRow, TurnEnd, TurnStart
 
@@ -59,6 +60,12 @@ def ended(
 def app(name: str = "lab", *, at: int = 500, ip_cidrs: tuple[str, ...] = ()) -> AppRow:
     """An app."""
     return AppRow(AppName(name), ip_cidrs, at)
+
+
+def file(name: str, **fields: Any) -> FileRow:
+    """A file of the app LAB, valid from 1000 to 2000."""
+    row = FileRow(LAB, name, size=5, created_at=1000, expires_at=2000)
+    return attrs.evolve(row, **fields)
 
 
 EDITOR = """

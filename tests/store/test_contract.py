@@ -9,7 +9,7 @@ from clawdforge.domain.ids import AppName
 from clawdforge.domain.ports import AuditRow, Store
 from clawdforge.errors import AppNameTaken, AppNotFound, SessionClosed, SessionNotFound
 
-from .examples import LAB, SHOP, app, ended, session, session_id, turn
+from .examples import LAB, SHOP, app, ended, file, session, session_id, turn
 
 # --- apps -----------------------------------------------------------------------------------------
 
@@ -74,6 +74,39 @@ async def test_apps_are_listed_oldest_first(store: Store) -> None:
     for name, at in (("c", 7), ("b", 7), ("a", 8)):
         await store.add_app(app(name, at=at), f"digest of {name}")
     assert [row.name for row in await store.list_apps()] == ["b", "c", "a"]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+async def test_a_file_is_claimed_by_its_app_alone(store: Store) -> None:
+    """In the order asked for; another app's, an unknown and an expired one look alike."""
+    await store.add_file(file("a"), "digest a")
+    await store.add_file(file("b", app_name=SHOP), "digest b")
+    await store.add_file(file("c", expires_at=1999), "digest c")
+    await store.add_file(file("d"), "digest d")
+    asked = ["digest d", "digest b", "nobody's", "digest c", "digest a", "digest d"]
+    found = await store.claim_files(LAB, asked, now=1999, until=0)
+    assert found == ["d", None, None, None, "a", "d"]
+
+
+async def test_a_file_is_added_once(store: Store) -> None:
+    """The same token again is a no-op."""
+    await store.add_file(file("a"), "digest")
+    await store.add_file(file("b"), "digest")
+    assert await store.claim_files(LAB, ["digest"], now=1000, until=0) == ["a"]
+
+
+async def test_a_file_that_is_held_outlives_its_token(store: Store) -> None:
+    """Past its end it is claimed no more, and stays until the last one who holds it is done."""
+    await store.add_file(file("a", expires_at=2000), "digest a")
+    await store.add_file(file("b", expires_at=2000), "digest b")
+    await store.claim_files(LAB, ["digest a"], now=1000, until=2500)
+    await store.claim_files(LAB, ["digest a"], now=1001, until=1500)
+    assert await store.expire_files(now=1999) == {"a", "b"}
+    assert await store.expire_files(now=2000) == {"a"}
+    assert await store.claim_files(LAB, ["digest a"], now=2000, until=9999) == [None]
+    assert await store.expire_files(now=2500) == set()
 
 
 # --- sessions -------------------------------------------------------------------------------------

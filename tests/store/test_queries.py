@@ -12,7 +12,7 @@ import pytest
 from clawdforge.store import ledger, rows
 from clawdforge.store.migrations import migrate
 
-from .examples import LAB, app, ended, session, session_id, turn
+from .examples import LAB, app, ended, file, session, session_id, turn
 
 
 @pytest.fixture
@@ -48,6 +48,8 @@ def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
     ledger.add_app(db, app(), "digest")  # minting looks at every name, and may
     db.exec_trace = trace
     ledger.find_app(db, "digest")
+    ledger.add_file(db, file("a"), "digest")
+    ledger.claim_files(db, LAB, ["digest"], now=1, until=1)
     ledger.add_session(db, session())
     ledger.find_session(db, session_id(1), LAB)
     ledger.list_sessions(db, LAB, include_closed=False)

@@ -17,7 +17,7 @@ from clawdforge.errors import ClawdforgeError
 from clawdforge.store.memory import MemoryStore
 from clawdforge.store.sqlite import open_sqlite_store
 
-from .examples import LAB, SHOP, app, ended, session, session_id, turn
+from .examples import LAB, SHOP, app, ended, file, session, session_id, turn
 
 
 @attrs.frozen
@@ -63,6 +63,7 @@ batches = st.builds(
     st.sampled_from([0, 20, 1000]),
 )
 ends = st.builds(ended, numbers, indexes, ending=endings, text=texts, at=times)
+files = st.builds(file, st.sampled_from("ab"), app_name=owners, expires_at=times)
 
 READS = st.one_of(
     call("list_apps"),
@@ -72,11 +73,14 @@ READS = st.one_of(
     call("list_all_sessions"),
     call("list_turns", ids, before=st.none() | indexes, limit=st.integers(0, 4)),
     call("list_audit", ids),
-)
     call("read_events", ids, after=st.integers(0, 9), max_bytes=st.sampled_from([1, 20, 1000])),
+)
 WRITES = st.one_of(
     call("add_app", st.builds(app, owners, at=times), digests),
     call("revoke_app", owners),
+    call("add_file", files, digests),
+    call("claim_files", owners, st.lists(digests, max_size=3), now=times, until=times),
+    call("expire_files", now=times),
     call("add_session", sessions),
     call("add_session", sessions),
     call("close_session", ids, event=st.just("sweep_close"), cause=causes, at=times),
@@ -86,14 +90,14 @@ WRITES = st.one_of(
     call("begin_turn", turns),
     call("begin_turn", turns),
     call("end_turn", ends),
-    call("interrupt_turns", at=times),
-    call("check"),
-)
-
     call("end_turn", ends, st.none() | batches),
     call("append_events", batches),
     call("append_events", batches),
     call("take_up_events", ids),
+    call("interrupt_turns", at=times),
+    call("check"),
+)
+
 
 async def everything(store: Store) -> list[Any]:
     """All that can be read out of a ledger."""
@@ -101,11 +105,11 @@ async def everything(store: Store) -> list[Any]:
     for number in (1, 2, 3):
         seen.append(await store.list_turns(session_id(number), before=None, limit=99))
         seen.append(await store.list_audit(session_id(number)))
+        seen.append(await store.read_events(session_id(number), after=0, max_bytes=10_000))
     return seen
 
 
 @settings(max_examples=60, deadline=None)
-        seen.append(await store.read_events(session_id(number), after=0, max_bytes=10_000))
 @given(st.lists(READS | WRITES | WRITES, min_size=5, max_size=40))
 def test_the_twins_answer_alike(calls: list[Call]) -> None:
     """Same calls, same answers, same errors, and in the end the same ledger."""

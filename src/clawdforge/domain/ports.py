@@ -7,12 +7,14 @@ may be cancelled half-way. No trio in here: a port is a promise, not a mechanism
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 
+from clawdforge.domain.events import EventBatch, EventLog
+from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.profiles import AgentProfile, Permissions
 
@@ -207,10 +209,10 @@ class TurnEnd:
     duration_ms: int
     ended_at: int
     detail: str | None = None
-
-
     first_event: int | None = None
     last_event: int | None = None
+
+
 @attrs.frozen
 class TurnRow:
     """A turn, as the ledger knows it; ``end`` is None while it waits or works."""
@@ -250,6 +252,22 @@ class Store(EventLog, Protocol):
 
     async def find_app(self, token_sha256: str) -> AppRow | None:
         """The app that holds this token, if any."""
+
+    # Files: called by the file shelf. What is unknown, another app's or over looks alike.
+
+    async def add_file(self, row: FileRow, token_sha256: str) -> None:
+        """Write the row of a file that is on the disk. The same token again is a no-op."""
+
+    async def claim_files(
+        self, app: AppName, tokens_sha256: Sequence[str], *, now: int, until: int
+    ) -> Sequence[str | None]:
+        """The names of the app's files behind the tokens, in order; they are held till ``until``.
+
+        None for each that is not there for this app at ``now``.
+        """
+
+    async def expire_files(self, *, now: int) -> Set[str]:
+        """Delete rows that are neither valid nor held; answers the names of those that stay."""
 
     # Sessions: called by session actors, routes and the sweeper.
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import apsw
 
-from clawdforge.domain.files import FileRow
 from clawdforge.domain.events import EventBatch
+from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,

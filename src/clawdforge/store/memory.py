@@ -11,8 +11,8 @@ from collections.abc import Sequence, Set
 import attrs
 import trio
 
-from clawdforge.domain.files import FileRow
 from clawdforge.domain.events import EventBatch, EventPage
+from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,

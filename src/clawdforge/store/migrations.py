@@ -101,7 +101,7 @@ CREATE TRIGGER events_go_with_their_session AFTER DELETE ON sessions BEGIN
 END;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG)
+MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG, FILES)
 """``MIGRATIONS[n]`` leads from version n to version n + 1."""
 
 

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from clawdforge.domain.files import FileRow
 import attrs
 
+from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,

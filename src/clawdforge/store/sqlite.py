@@ -16,8 +16,8 @@ from typing import TypeVar
 import apsw
 import trio
 
-from clawdforge.domain.files import FileRow
 from clawdforge.domain.events import EventBatch, EventPage
+from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import (
     AppRow,

@@ -60,6 +60,7 @@ KINDS: Final[Mapping[type[errors.ClawdforgeError], Kind]] = {
     errors.AgentNotResumable: Kind(502, "Agent not resumable"),
     errors.SessionGone: Kind(503, "Session gone"),
     errors.StoreUnavailable: Kind(503, "Ledger not available", "the ledger is not available now"),
+    errors.FilesUnavailable: Kind(503, "Files not available", "files cannot be kept just now"),
     errors.NotReady: Kind(503, "Not ready"),
     errors.TooSlow: Kind(503, "Too slow"),
     errors.RuntimeNotInstalled: Kind(502, "Runtime not installed"),

@@ -11,7 +11,7 @@ from typing import Any, Final, assert_never
 from clawdforge.config import Config, EventsForm
 from clawdforge.domain.ids import AppName
 from clawdforge.domain.turns import TurnResult
-from clawdforge.errors import Fault, InvalidRequest, UnknownFileToken
+from clawdforge.errors import UnknownFileToken
 from clawdforge.protocol.normalized import normalize
 from clawdforge.web.answers import TurnDone
 from clawdforge.web.bodies import RunTurn
@@ -42,10 +42,8 @@ async def claim_files(_service: Service, _app: AppName, tokens: Sequence[str]) -
 
     No file can be staged yet, so none is there.
     """
-    words = str(UnknownFileToken())
-    faults = [Fault(f"$.files[{index}]", words) for index, _ in enumerate(tokens)]
-    if faults:
-        raise InvalidRequest(faults)
+    if tokens:
+        raise UnknownFileToken.at(range(len(tokens)))
     return ()
 
 
