@@ -7,33 +7,48 @@ has no row is one that was dropped or lost. What they promise is said in ``domai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, Final
+
 import apsw
 
 from clawdforge.domain.events import EVENT_RESERVE, EventBatch, EventPage, NumberedEvent
 from clawdforge.domain.ids import SessionId
 
-INSERT = (
+INSERT: Final = (
     "INSERT INTO agent_events (session_id, number, message) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 )
-READ = "SELECT number, message FROM agent_events WHERE session_id = ? AND number > ?"
-OLDEST = "SELECT number, octet_length(message) FROM agent_events WHERE session_id = ?"
+READ: Final = "SELECT number, message FROM agent_events WHERE session_id = ? AND number > ?"
+OLDEST: Final = "SELECT number, octet_length(message) FROM agent_events WHERE session_id = ?"
 
 
 def append_events(db: apsw.Connection, batch: EventBatch) -> None:
     """Numbers that are spoken for already are left alone, and so is a session that is gone."""
+    last, held_bytes = _state(db, batch.session_id)
+    fresh = [event for event in batch.events if event.number > last]
+    if not fresh:
+        return
+    db.execute(
+        "UPDATE sessions SET last_event = ? WHERE session_id = ?",
+        (fresh[-1].number, batch.session_id),
+    )
+    if db.changes():
+        db.executemany(INSERT, [(batch.session_id, e.number, e.message) for e in fresh])
+        held_bytes += sum(event.size_bytes for event in fresh)
+        freed = _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
+        db.execute(
+            "UPDATE sessions SET event_bytes = ? WHERE session_id = ?",
+            (held_bytes - freed, batch.session_id),
+        )
+
+
+def _state(db: apsw.Connection, session_id: SessionId) -> tuple[int, int]:
+    """The last number that is spoken for, and what the log holds; nought for a missing session."""
     found = db.execute(
-        "SELECT last_event, event_bytes FROM sessions WHERE session_id = ?", (batch.session_id,)
-    ).fetchall()
-    for last, held_bytes in found:
-        fresh = [event for event in batch.events if event.number > last]
-        if fresh:
-            db.executemany(INSERT, [(batch.session_id, e.number, e.message) for e in fresh])
-            held_bytes += sum(event.size_bytes for event in fresh)
-            held_bytes -= _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
-            db.execute(
-                "UPDATE sessions SET last_event = ?, event_bytes = ? WHERE session_id = ?",
-                (fresh[-1].number, held_bytes, batch.session_id),
-            )
+        "SELECT last_event, event_bytes FROM sessions WHERE session_id = ?", (session_id,)
+    )
+    columns: tuple[Any, ...] = next(iter(found.fetchall()), (0, 0))
+    return int(columns[0]), int(columns[1])
 
 
 def _trim(db: apsw.Connection, session_id: SessionId, over_bytes: int) -> int:
@@ -41,7 +56,8 @@ def _trim(db: apsw.Connection, session_id: SessionId, over_bytes: int) -> int:
     if over_bytes <= 0:
         return 0
     freed = dropped_to = 0
-    for number, size in db.execute(f"{OLDEST} ORDER BY number", (session_id,)):
+    oldest: Iterable[Any] = db.execute(f"{OLDEST} ORDER BY number", (session_id,))
+    for number, size in oldest:
         if freed >= over_bytes:
             break
         freed += size
@@ -56,11 +72,11 @@ def read_events(
     db: apsw.Connection, session_id: SessionId, *, after: int, max_bytes: int
 ) -> EventPage:
     """The last number first: what is appended between the two statements must not look lost."""
-    found = db.execute("SELECT last_event FROM sessions WHERE session_id = ?", (session_id,))
-    up_to = max((int(last) for (last,) in found.fetchall()), default=0)
+    up_to, _ = _state(db, session_id)
     events: list[NumberedEvent] = []
     held_bytes = 0
-    for number, message in db.execute(f"{READ} ORDER BY number", (session_id, after)):
+    found: Iterable[Any] = db.execute(f"{READ} ORDER BY number", (session_id, after))
+    for number, message in found:
         event = NumberedEvent(number, message)
         held_bytes += event.size_bytes
         if events and held_bytes > max_bytes:
@@ -73,8 +89,7 @@ def read_events(
 def take_up_events(db: apsw.Connection, session_id: SessionId) -> int:
     """A session with a turn that never ended loses its reserve, for good; 0 when it is missing."""
     reserve_lost_events(db, session_id)
-    found = db.execute("SELECT last_event FROM sessions WHERE session_id = ?", (session_id,))
-    return max((int(last) for (last,) in found.fetchall()), default=0)
+    return _state(db, session_id)[0]
 
 
 def reserve_lost_events(db: apsw.Connection, session_id: SessionId | None) -> None:
