@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 import trio
 
-from clawdforge.actors.session import SessionContext
+from clawdforge.actors.context import SessionContext
 from clawdforge.actors.tree import open_tree
 from clawdforge.config import Config
 from clawdforge.domain.ports import Launcher, Store
@@ -30,6 +30,7 @@ from clawdforge.processes.leftovers import sweep_leftovers
 from clawdforge.processes.marks import Incarnation
 from clawdforge.processes.runtime import ensure_runtime, find_runtime
 from clawdforge.service import LiveService
+from clawdforge.store.files import DiskShelf
 from clawdforge.store.sqlite import open_sqlite_store
 from clawdforge.web.service import Versions
 
@@ -53,7 +54,13 @@ async def open_service(
             launcher = await make_launcher(config)
         async with open_sqlite_store(config.database_path) as store:
             await settle_ledger(store, launcher, now())
-            context = SessionContext(config, store, launcher, now)
+            files = DiskShelf(
+                store=store,
+                folder=config.data_dir / "files",
+                max_bytes=config.max_upload_bytes,
+                now=now,
+            )
+            context = SessionContext(config, store, launcher, now, files)
             async with open_tree(context) as tree:
                 yield LiveService(context, tree, VersionProbe(config.runtime_dir))
 

@@ -1,20 +1,17 @@
 """The program as the routes see it: each request becomes a message to an actor and its answer.
 
-It holds no state of its own but the count of requests in progress; the actors hold the rest, and
-the ledger what must outlive them. Implements :class:`clawdforge.web.service.RunningService`.
+It holds no state of its own: the actors do, and the ledger what must outlive them. Implements
+:class:`clawdforge.web.service.RunningService`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
-import trio
-
-from clawdforge.actors.mailbox import Reply
+from clawdforge.actors.context import SessionContext
 from clawdforge.actors.messages import (
     ActivateSession,
     CloseAll,
@@ -24,14 +21,15 @@ from clawdforge.actors.messages import (
     StartTurn,
     Sweep,
 )
-from clawdforge.actors.session import SessionContext
+from clawdforge.actors.ticket import TurnTicket
 from clawdforge.actors.tree import Tree
 from clawdforge.config import Config
 from clawdforge.domain.admission import RETRY_DRAINING_SECS
+from clawdforge.domain.files import FileShelf
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import AppRow, SessionRow, Store
 from clawdforge.domain.sweeping import SweepCounts
-from clawdforge.domain.turns import TurnResult
+from clawdforge.domain.turns import TurnRequest, TurnResult
 from clawdforge.errors import SessionClosed, SessionGone, SessionNotFound, ShuttingDown
 from clawdforge.web.service import NewSession, NewTurn, Versions
 
@@ -64,9 +62,6 @@ class LiveService:
         self._pool = tree.pool
         self._sweeper = tree.sweeper
         self._versions = versions
-        self._in_progress = 0
-        self._idle = trio.Event()
-        self._idle.set()
 
     # --- what is known without asking -------------------------------------------------------------
 
@@ -79,6 +74,11 @@ class LiveService:
     def store(self) -> Store:
         """The ledger."""
         return self._context.store
+
+    @property
+    def files(self) -> FileShelf:
+        """The uploaded files."""
+        return self._context.files
 
     def now(self) -> int:
         """Unix seconds."""
@@ -125,27 +125,39 @@ class LiveService:
             permissions=request.permissions or profile.permissions,
             meta=request.meta,
         )
-        with self._counted():
+        with self._context.workload.one_more():
             return await self._pool.mailbox.ref.ask(lambda reply: OpenSession(row=row, reply=reply))
 
-    async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
-        """See the protocol. Abandoning it stops the turn."""
+    async def start_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnTicket:
+        """See the protocol."""
         if self.is_draining:
             raise ShuttingDown(RETRY_DRAINING_SECS)
-        with self._counted():
+        with self._context.workload.one_more():
             row = await self._find(session_id, app)
             if row.closed_at is not None:
                 raise SessionClosed(row.close_cause or "closed")
+            files = await self.files.claim(app, request.files, hold_secs=request.timeout_secs)
+            asked = TurnRequest(
+                prompt=request.prompt,
+                timeout_secs=request.timeout_secs,
+                files=tuple(files),
+                on_disconnect=request.on_disconnect,
+            )
             ref = await self._ref_of(row)
-
-            def start(reply: Reply[TurnResult]) -> StartTurn:
-                return StartTurn(request.prompt, (), request.timeout_secs, reply)
-
             try:
-                return await ref.ask(start)
+                return await ref.ask(lambda reply: StartTurn(request=asked, reply=reply))
             except SessionGone:
                 await self._explain_end(session_id, app)
                 raise
+
+    async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
+        """See the protocol."""
+        with self._context.workload.one_more():  # until the caller has been answered
+            ticket = await self.start_turn(session_id, app, request)
+            try:
+                return await ticket.result()
+            finally:
+                ticket.leave()
 
     async def close_session(self, session_id: SessionId, app: AppName) -> bool:
         """See the protocol."""
@@ -210,16 +222,4 @@ class LiveService:
 
     async def wait_idle(self) -> None:
         """Return when no turn and no creation is in progress. Unbounded: the server bounds it."""
-        await self._idle.wait()
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        if self._in_progress == 0:
-            self._idle = trio.Event()
-        self._in_progress += 1
-        try:
-            yield
-        finally:
-            self._in_progress -= 1
-            if self._in_progress == 0:
-                self._idle.set()
+        await self._context.workload.wait_idle()

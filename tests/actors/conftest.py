@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from clawdforge.actors.session import SessionContext
+from clawdforge.actors.context import SessionContext
 from clawdforge.actors.tree import Tree, open_tree
 from clawdforge.config import DEMO, Config
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.ports import AuditRow, SessionRow, TurnEnd
 from clawdforge.domain.turns import TurnResult
 from clawdforge.service import LiveService
+from clawdforge.store.files import DiskShelf
 from clawdforge.store.memory import MemoryStore
 from clawdforge.testing.fake_launcher import FakeLauncher
-from clawdforge.web.service import NewSession, NewTurn, Versions
+from clawdforge.web.service import NewSession, NewTurn, TurnTicket, Versions
+
+Result = TypeVar("Result")
 
 APP = AppName("kitchen")
 
@@ -71,9 +75,19 @@ class Stage:
         row = await self.service.create_session(NewSession(app=app, agent=DEMO, **fields))
         return row.session_id
 
-    async def turn(self, session: SessionId, prompt: str, *, within: float = 600) -> TurnResult:
+    async def turn(
+        self, session: SessionId, prompt: str, *, within: float = 600, **fields: Any
+    ) -> TurnResult:
         return await self.service.run_turn(
-            session, APP, NewTurn(prompt=prompt, timeout_secs=within)
+            session, APP, NewTurn(prompt=prompt, timeout_secs=within, **fields)
+        )
+
+    async def start(
+        self, session: SessionId, prompt: str, *, within: float = 600, **fields: Any
+    ) -> TurnTicket:
+        """A turn admitted; the test holds its ticket."""
+        return await self.service.start_turn(
+            session, APP, NewTurn(prompt=prompt, timeout_secs=within, **fields)
         )
 
     def ask(self, ask: Callable[[], Awaitable[Any]]) -> Asked:
@@ -81,9 +95,11 @@ class Stage:
         self._nursery.start_soon(asked.run, ask)
         return asked
 
-    async def ask_turn(self, session: SessionId, prompt: str, *, within: float = 600) -> Asked:
+    async def ask_turn(
+        self, session: SessionId, prompt: str, *, within: float = 600, **fields: Any
+    ) -> Asked:
         """Start a turn in the background and let everything come to rest."""
-        asked = self.ask(lambda: self.turn(session, prompt, within=within))
+        asked = self.ask(lambda: self.turn(session, prompt, within=within, **fields))
         await trio.testing.wait_all_tasks_blocked()
         return asked
 
@@ -107,15 +123,28 @@ class Stage:
 OpenStage = Callable[..., Any]
 
 
+async def run_in_place(function: Callable[..., Result], /, *args: object) -> Result:
+    """A virtual clock allows no threads."""
+    await trio.lowlevel.checkpoint()
+    return function(*args)
+
+
 @pytest.fixture
-def open_stage() -> OpenStage:
+def open_stage(tmp_path: Path) -> OpenStage:
     """Opens a stage. Its modules run in virtual time."""
 
     @asynccontextmanager
     async def opening(*, can_resume: bool = True, **settings: Any) -> AsyncIterator[Stage]:
         config = Config(**{"turn_queue": 2, "max_live_sessions": 3, **settings})
         store, launcher, wall = MemoryStore(), FakeLauncher(can_resume=can_resume), WallClock()
-        context = SessionContext(config, store, launcher, wall.now)
+        shelf = DiskShelf(
+            store=store,
+            folder=tmp_path / "files",
+            max_bytes=1000,
+            now=wall.now,
+            run_sync=run_in_place,
+        )
+        context = SessionContext(config, store, launcher, wall.now, shelf)
         async with trio.open_nursery() as nursery:
             async with open_tree(context) as tree:
                 service = LiveService(context, tree, Versions)

@@ -122,3 +122,17 @@ async def test_an_answered_reply_is_not_abandoned() -> None:
     reply.set("done")
     assert await reply.wait() == "done"
     assert calls == []
+
+
+async def test_an_answer_that_comes_as_the_asker_leaves_is_given_back() -> None:
+    """A cancelled asker takes nothing, so what was answered in that moment counts as abandoned."""
+    reply: Reply[str] = Reply()
+    calls: list[str] = []
+    reply.when_abandoned(lambda: calls.append("gone"))
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reply.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            reply.set("too late")
+    assert calls == ["gone"]

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from clawdforge.domain.ports import AppRow, SessionRow
 from clawdforge.domain.turns import TurnResult
 from clawdforge.errors import SessionNotFound
 from clawdforge.server import serve_app
+from clawdforge.store.files import DiskShelf
 from clawdforge.store.memory import MemoryStore
 from clawdforge.web.app import make_edge
 from clawdforge.web.auth import hash_token
@@ -60,6 +62,7 @@ class FakeService:
 
     config: Config = attrs.field(factory=lambda: Config(admin_token=ADMIN))
     store: MemoryStore = attrs.field(factory=MemoryStore)
+    folder: Path = Path("/nonexistent/clawdforge/files")
     found: Versions = INSTALLED
     fails_with: BaseException | None = None
     result: TurnResult = DONE
@@ -74,6 +77,15 @@ class FakeService:
     was_cancelled: bool = False
     is_ever_idle: bool = True
     on_drain: Callable[[], None] = lambda: None
+
+    @property
+    def files(self) -> DiskShelf:
+        return DiskShelf(
+            store=self.store,
+            folder=self.folder,
+            max_bytes=self.config.max_upload_bytes,
+            now=self.now,
+        )
 
     def now(self) -> int:
         return 1000
@@ -90,8 +102,17 @@ class FakeService:
             app=request.app, agent=request.agent, model=request.model, meta=request.meta
         )
 
+    async def start_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> FakeTicket:
+        await self._find(session_id, app)
+        await self.files.claim(app, request.files, hold_secs=request.timeout_secs)
+        self.asked.append(request)
+        if self.fails_with is not None:
+            raise self.fails_with
+        return FakeTicket(self)
+
     async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
         await self._find(session_id, app)
+        await self.files.claim(app, request.files, hold_secs=request.timeout_secs)
         await self._take(request)
         return self.result
 
@@ -130,6 +151,9 @@ class FakeService:
         self.asked.append(request)
         if self.fails_with is not None:
             raise self.fails_with
+        await self.hold()
+
+    async def hold(self) -> None:
         if self.holds:
             self.entered.set()
             try:
@@ -139,6 +163,25 @@ class FakeService:
                 raise
             finally:
                 self.left.set()
+
+
+@attrs.define
+class FakeTicket:
+    """A ticket to the service's ``result``."""
+
+    service: FakeService
+    is_left: bool = False
+
+    @property
+    def turn_index(self) -> int:
+        return self.service.result.turn_index
+
+    async def result(self) -> TurnResult:
+        await self.service.hold()
+        return self.service.result
+
+    def leave(self) -> None:
+        self.is_left = True
 
 
 async def make_service(**fields: Any) -> FakeService:

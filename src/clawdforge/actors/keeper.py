@@ -18,27 +18,34 @@ from clawdforge.errors import AgentNotStarted
 class AgentKeeper:
     """Starts, holds and kills the agent of one session.
 
-    ``on_exit`` is called when a tree is proved dead, whoever ended it.
+    ``was_asked`` says that there is a conversation, which the next tree must take up. ``on_exit``
+    is called when a tree is proved dead, whoever ended it. ``nursery`` is set before the first use.
     """
 
-    nursery: trio.Nursery
     launcher: Launcher
     sink: AgentSink
     start_secs: float
     on_exit: Callable[[AgentExit], None]
+    spec: LaunchSpec
+    nursery: trio.Nursery = attrs.field(init=False)
+    was_asked: bool = False
     agent: Agent | None = None
     _dead: trio.Event | None = None
 
-    async def start(self, spec: LaunchSpec) -> Agent:
-        """Start an agent and shake hands, within ``start_secs``.
+    async def ready(self) -> Agent:
+        """The agent; when there is none, it is started and the handshake waited for.
 
-        Raises AgentNotStarted or AgentNotResumable; nothing of it is left then. Cancelling ends
-        it likewise.
+        Raises AgentNotStarted (within ``start_secs``) or AgentNotResumable; nothing of it is left
+        then. Cancelling ends a start likewise.
         """
+        if self.agent is not None:
+            return self.agent
         await self._prove_dead()
+        spec = attrs.evolve(self.spec, is_resuming=self.was_asked)
         with trio.move_on_after(self.start_secs):
             agent: Agent = await self.nursery.start(self._host, spec)
-            self.agent = agent
+            if self._dead is not None and not self._dead.is_set():  # it may have died meanwhile
+                self.agent = agent
             return agent
         raise AgentNotStarted(spec.profile.name, f"no handshake within {self.start_secs:g} s")
 

@@ -23,8 +23,9 @@ Answer = TypeVar("Answer")
 class Reply(Generic[Answer]):
     """A one-shot answer: the actor sets it once, the asker may abandon it once.
 
-    An asker that stops waiting before there is an answer has *abandoned* it: the sign that the
-    caller has gone. A second answer is ignored: the first one was given.
+    An asker that stops waiting without having taken the answer has *abandoned* it, the sign that
+    the caller has gone: also when the answer came in the very moment it left, because an answer may
+    be something to give back. A second answer is ignored: the first one was given.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Reply(Generic[Answer]):
         return self._outcome is not None
 
     def when_abandoned(self, act: Callable[[], object]) -> None:
-        """Have ``act`` called when the asker leaves unanswered; at once if it has left already.
+        """Have ``act`` called when the asker leaves without it; at once if it has left already.
 
         One at a time: a later ``act`` takes the place of an earlier one.
         """
@@ -64,11 +65,11 @@ class Reply(Generic[Answer]):
         """The answer. Unbounded by itself: the actor's contract is to answer on every path."""
         try:
             await self._answered.wait()
-        finally:
-            if self._outcome is None:
-                self._is_abandoned = True
-                if self._on_abandoned is not None:
-                    self._on_abandoned()
+        except BaseException:
+            self._is_abandoned = True
+            if self._on_abandoned is not None:
+                self._on_abandoned()
+            raise
         assert self._outcome is not None
         return self._outcome.unwrap()
 

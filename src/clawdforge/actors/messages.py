@@ -5,28 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import attrs
 
 from clawdforge.actors.mailbox import Ref, Reply
+from clawdforge.actors.ticket import TurnTicket
 from clawdforge.domain.ids import AppName
 from clawdforge.domain.ports import SessionRow
 from clawdforge.domain.sweeping import SweepCounts
-from clawdforge.domain.turns import TurnResult
+from clawdforge.domain.turns import TurnRequest
 
 # --- to a session ---------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class StartTurn:
-    """Run one turn; answered when it has ended. Abandoning the reply cancels the turn."""
+    """Run one turn; answered with a ticket when it is admitted, that is, in the ledger.
 
-    prompt: str
-    files: Sequence[Path]
-    timeout_secs: float
-    reply: Reply[TurnResult]
+    Abandoning the reply is leaving the ticket.
+    """
+
+    request: TurnRequest
+    reply: Reply[TurnTicket]
 
 
 @attrs.frozen

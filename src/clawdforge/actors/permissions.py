@@ -13,16 +13,17 @@ from clawdforge.domain.ports import Agent, PermissionRequest
 
 
 class PermissionDesk:
-    """The pending requests of one session. Decides in the session actor's nursery."""
+    """The pending requests of one session. Decides in the session actor's ``nursery``."""
 
-    def __init__(self, nursery: trio.Nursery, wait_secs: float) -> None:
-        self._nursery = nursery
+    nursery: trio.Nursery
+
+    def __init__(self, wait_secs: float) -> None:
         self._wait_secs = wait_secs
         self._pending: dict[str, trio.CancelScope] = {}
 
     def ask(self, agent: Agent, request: PermissionRequest) -> None:
         """Take a request of ``agent``; it is decided within ``wait_secs``."""
-        self._nursery.start_soon(self._decide, agent, request)
+        self.nursery.start_soon(self._decide, agent, request)
 
     def cancel_all(self) -> None:
         """End every pending request with the outcome ``cancelled``."""

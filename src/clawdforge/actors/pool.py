@@ -12,6 +12,7 @@ from typing import Final, assert_never
 
 import trio
 
+from clawdforge.actors.context import SessionContext
 from clawdforge.actors.mailbox import Mailbox, Reply, answering
 from clawdforge.actors.messages import (
     ActivateSession,
@@ -21,7 +22,7 @@ from clawdforge.actors.messages import (
     PoolMail,
     SessionRef,
 )
-from clawdforge.actors.session import SessionActor, SessionContext
+from clawdforge.actors.session import SessionActor
 from clawdforge.actors.supervisor import ChildSpec, Report, run_child
 from clawdforge.domain.admission import refuse_admission
 from clawdforge.domain.ids import SessionId

@@ -10,13 +10,13 @@ from typing import Final
 import structlog
 import trio
 
+from clawdforge.actors.context import SessionContext
 from clawdforge.actors.mailbox import Mailbox, answering
 from clawdforge.actors.messages import CloseSession, Sweep, SweeperMail
 from clawdforge.actors.pool import PoolActor
-from clawdforge.actors.session import SessionContext
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.sweeping import Lifetimes, SweepCounts, SweepPlan, plan_sweep
-from clawdforge.errors import SessionBusy, SessionGone, StoreUnavailable
+from clawdforge.errors import FilesUnavailable, SessionBusy, SessionGone, StoreUnavailable
 
 log: Final = structlog.get_logger("clawdforge.sweeper")
 
@@ -68,7 +68,15 @@ class SweeperActor:
         rows = await store.list_all_sessions()
         lifetimes = Lifetimes(config.session_ttl_secs, config.session_hard_ttl_secs)
         plan = plan_sweep(rows, live, apps, lifetimes, self._context.now())
-        return await self._carry_out(plan)
+        counts = await self._carry_out(plan)
+        await self._sweep_files()
+        return counts
+
+    async def _sweep_files(self) -> None:
+        try:
+            await self._context.files.sweep()
+        except FilesUnavailable as error:
+            log.warning("uploaded files not swept", reason=error.reason)
 
     async def _carry_out(self, plan: SweepPlan) -> SweepCounts:
         for session_id, cause in plan.stop:

@@ -14,10 +14,10 @@ import attrs
 import structlog
 import trio
 
+from clawdforge.actors.context import LEDGER_SECS, SessionContext
 from clawdforge.actors.conversation import KILL_SECS
 from clawdforge.actors.messages import CloseAll
 from clawdforge.actors.pool import PoolActor
-from clawdforge.actors.session import LEDGER_SECS, SessionContext
 from clawdforge.actors.supervisor import ChildEnded, ChildSpec, run_child
 from clawdforge.actors.sweeper import SweeperActor
 

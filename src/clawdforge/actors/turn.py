@@ -1,31 +1,88 @@
 """One turn in a session's line: who asked, until when, and the one way to stop it.
 
-Caller gone, deadline, cancel and close all come down to ``stop``: the first cause counts, and
-whatever the turn waits on inside ``unless_stopped`` is left at once.
+Caller gone, deadline, silence, cancel and close all come down to ``stop``: the first cause counts,
+and whatever the turn waits on inside ``unless_stopped`` is left at once.
 """
 
 from __future__ import annotations
 
 import trio
 
-from clawdforge.actors.messages import StartTurn
+from clawdforge.actors.mailbox import Reply
+from clawdforge.actors.ticket import TurnTicket
 from clawdforge.domain.transcript import Transcript
-from clawdforge.domain.turns import StopCause, TurnResult, Verdict
+from clawdforge.domain.turns import StopCause, TurnRequest, TurnResult, Verdict
+from clawdforge.errors import ClawdforgeError, SessionGone
 
 
 class Turn:
-    """An admitted turn. ``is_head`` is set when it is first in line, ``ended`` when it is over."""
+    """A turn from its place in line to its one ending.
 
-    def __init__(self, index: int, request: StartTurn, transcript: Transcript) -> None:
+    ``is_head`` is set when it is first in line, ``ended`` when it is over. It is *admitted* when
+    the ledger has it; until then it may be refused, and afterwards it has an ending.
+    """
+
+    def __init__(self, index: int, request: TurnRequest, transcript: Transcript) -> None:
         self.index = index
         self.request = request
         self.transcript = transcript
         self.is_head = trio.Event()
         self.ended = trio.Event()
+        self.is_admitted = False
+        self._joining: list[tuple[Reply[TurnTicket], TurnTicket]] = []
+        self._callers = 0
+        self._result: TurnResult | ClawdforgeError = SessionGone()
         self._began = trio.current_time()
         self._deadline = self._began + request.timeout_secs
         self._cause: StopCause | None = None
         self._scope: trio.CancelScope | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended.is_set() else self._cause or "alive"
+        return f"<Turn {self.index} {state}, {self._callers} callers>"
+
+    # --- callers ----------------------------------------------------------------------------------
+
+    def join(self, reply: Reply[TurnTicket]) -> None:
+        """Give an asker a ticket on admission; leaving before that is leaving the ticket."""
+        ticket = TurnTicket(self)
+        self._callers += 1
+        reply.when_abandoned(ticket.leave)
+        if self.is_admitted:
+            reply.set(ticket)
+        else:
+            self._joining.append((reply, ticket))
+
+    def detach(self) -> None:
+        """A caller has gone; the last one takes the turn along, unless it may go on alone."""
+        self._callers -= 1
+        if self._callers == 0 and self.request.on_disconnect == "cancel":
+            self.stop("caller_gone")
+
+    def admit(self) -> None:
+        """The ledger has it: hand out the tickets."""
+        self.is_admitted = True
+        for reply, ticket in self._joining:
+            reply.set(ticket)
+        self._joining.clear()
+
+    async def result(self) -> TurnResult:
+        """What came of it. Raises what ``end`` was given."""
+        await self.ended.wait()
+        if isinstance(self._result, ClawdforgeError):
+            raise self._result
+        return self._result
+
+    def end(self, result: TurnResult | ClawdforgeError) -> None:
+        """It is over: answer all who hold a ticket; refuse those who have none yet."""
+        self._result = result
+        if isinstance(result, ClawdforgeError):
+            for reply, _ in self._joining:
+                reply.fail(result)
+        self._joining.clear()
+        self.ended.set()
+
+    # --- time and stopping ------------------------------------------------------------------------
 
     @property
     def stop_cause(self) -> StopCause | None:
@@ -33,6 +90,11 @@ class Turn:
         if self._cause is None and trio.current_time() >= self._deadline:
             self._cause = "deadline"
         return self._cause
+
+    @property
+    def secs_left(self) -> float:
+        """Until the deadline; never below nought."""
+        return max(0.0, self._deadline - trio.current_time())
 
     @property
     def duration_ms(self) -> int:
@@ -53,7 +115,7 @@ class Turn:
             self._scope.cancel()
         return self._scope
 
-    def result(self, verdict: Verdict) -> TurnResult:
+    def judged(self, verdict: Verdict) -> TurnResult:
         """The answer to whoever asked, as the turn stands now."""
         said = self.transcript
         return TurnResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -13,6 +14,20 @@ from clawdforge.errors import AgentTimedOut, ClawdforgeError
 
 StopCause = Literal["caller_gone", "deadline", "cancel", "close"]
 """Why a turn is told to stop. All of them climb the same ladder."""
+
+
+OnDisconnect = Literal["cancel", "detach"]
+"""What becomes of a turn when its last caller has gone: it is cancelled, or it goes on alone."""
+
+
+@attrs.frozen(kw_only=True)
+class TurnRequest:
+    """What an app asks of a session's agent. ``timeout_secs`` covers waiting in line as well."""
+
+    prompt: str
+    timeout_secs: float
+    files: tuple[Path, ...] = ()
+    on_disconnect: OnDisconnect = "cancel"
 
 
 @attrs.frozen(kw_only=True)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import attrs
 
 from clawdforge.config import Config
+from clawdforge.domain.files import FileShelf
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import SessionRow, Store
 from clawdforge.domain.profiles import Permissions
-from clawdforge.domain.turns import TurnResult
+from clawdforge.domain.turns import OnDisconnect, TurnResult
 
 
 @attrs.frozen(kw_only=True)
@@ -44,11 +45,35 @@ class NewSession:
 
 @attrs.frozen(kw_only=True)
 class NewTurn:
-    """A turn to be run. ``timeout_secs`` covers all of it, waiting in line included."""
+    """A turn to be run. ``timeout_secs`` covers all of it, waiting in line included.
+
+    ``files`` are tokens of uploaded files.
+    """
 
     prompt: str
     timeout_secs: float
     files: tuple[str, ...] = ()
+    on_disconnect: OnDisconnect = "cancel"
+
+
+class TurnTicket(Protocol):
+    """One caller's hold on an admitted turn. Leave it in a ``finally``, however the wait ends."""
+
+    @property
+    def turn_index(self) -> int:
+        """The turn's number in its session, from 1."""
+
+    async def result(self) -> TurnResult:
+        """The turn's one ending, however often it is asked for. Cancelling stops only the waiting.
+
+        Raises StoreUnavailable when the ending could not be written.
+        """
+
+    def leave(self) -> None:
+        """The caller has gone. Idempotent; a no-op when the turn is over; returns at once.
+
+        When the last ticket is left, the turn is cancelled, unless ``on_disconnect`` is ``detach``.
+        """
 
 
 class Service(Protocol):
@@ -61,6 +86,10 @@ class Service(Protocol):
     @property
     def store(self) -> Store:
         """The ledger; routes read it directly, and write sessions and turns never."""
+
+    @property
+    def files(self) -> FileShelf:
+        """The uploaded files: where uploads go, and where runs and turns claim theirs."""
 
     def now(self) -> int:
         """Unix seconds."""
@@ -86,11 +115,18 @@ class Service(Protocol):
         Cancelling undoes it: process, slot and row are gone.
         """
 
-    async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
-        """Run one turn to its end. An admitted turn that fails is a result with an ``error``.
+    async def start_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnTicket:
+        """Have a turn admitted; answers when it has its index and is in the ledger.
 
         Raises, for a turn that was not admitted: SessionNotFound, SessionClosed, SessionBusy,
-        PoolFull, ShuttingDown, AgentNotStarted, AgentNotResumable. Bounded by
+        UnknownFileToken, PoolFull, ShuttingDown. Whatever happens later is in the ticket's result. Cancelling means
+        that the caller has gone, as leaving the ticket does.
+        """
+
+    async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
+        """``start_turn`` and the ticket's result, the ticket left in the end.
+
+        An admitted turn that fails is a result with an ``error``. Bounded by
         ``request.timeout_secs``, the cancel grace and the kill behind it. Cancelling means that the
         caller has gone: the turn is cancelled, and nothing of it runs on.
         """

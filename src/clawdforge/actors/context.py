@@ -1,0 +1,28 @@
+"""What every session actor is given, and the one bound they share. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from clawdforge.actors.workload import Workload
+from clawdforge.config import Config
+from clawdforge.domain.files import FileShelf
+from clawdforge.domain.ports import Launcher, Store
+
+LEDGER_SECS: Final = 15.0
+"""How long an actor waits for the ledger: its own busy timeout of 5 s, three times."""
+
+
+@attrs.frozen
+class SessionContext:
+    """The settings, the ports, the clock, and the count of what is in progress."""
+
+    config: Config
+    store: Store
+    launcher: Launcher
+    now: Callable[[], int]
+    files: FileShelf
+    workload: Workload = attrs.field(factory=Workload)

@@ -1,0 +1,45 @@
+"""A caller's hold on an admitted turn.
+
+The rule: *a turn without callers is nobody's.* Whoever starts a turn, or attaches to one under the
+same idempotency key, holds a ticket. When the last ticket is left, the turn is stopped, unless it
+was asked to go on without a caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clawdforge.domain.turns import TurnResult
+
+if TYPE_CHECKING:  # a turn gives out tickets
+    from clawdforge.actors.turn import Turn
+
+
+class TurnTicket:
+    """One caller of one turn. Leave it in a ``finally``: that is how hanging up is told."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._is_left = False
+
+    def __repr__(self) -> str:
+        return f"<TurnTicket {self._turn.index}{' left' if self._is_left else ''}>"
+
+    @property
+    def turn_index(self) -> int:
+        """The turn's number in its session, from 1."""
+        return self._turn.index
+
+    async def result(self) -> TurnResult:
+        """Wait for the turn's one ending. Cancelling stops only the waiting.
+
+        Raises StoreUnavailable when the ending could not be written. Bounded by the turn's own
+        deadline, the cancel grace, the kill and the ledger behind it.
+        """
+        return await self._turn.result()
+
+    def leave(self) -> None:
+        """The caller has gone. Idempotent; a no-op when the turn is over. Returns at once."""
+        if not self._is_left:
+            self._is_left = True
+            self._turn.detach()
