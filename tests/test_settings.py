@@ -9,6 +9,7 @@ import pytest
 
 from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName
+from clawdforge.domain.profiles import RunCommand
 from clawdforge.errors import WrongConfiguration
 from clawdforge.setting_readers import parse_bind
 from clawdforge.settings import READERS, load_config, variable_of
@@ -154,9 +155,35 @@ def test_agents_are_changed_and_added(tmp_path: Path) -> None:
     assert mine.permissions_allowed == ("approve-reads",)
 
 
+def test_runs_have_a_command_of_their_own(tmp_path: Path) -> None:
+    """A table [run] names the one-shot command; which profile's is used is a setting."""
+    toml = """
+        run_agent = "mine"
+        [agents.mine]
+        argv = ["agent"]
+        [agents.mine.run]
+        argv = ["/usr/bin/mine", "--once"]
+        env = ["MINE_KEY"]
+        model = "big"
+        """
+    config = load(tmp_path, toml)
+    assert config.agents[config.run_agent].run == RunCommand(
+        ("/usr/bin/mine", "--once"), ("MINE_KEY",), "big"
+    )
+    assert load(tmp_path, toml, CLAWDFORGE_RUN_AGENT="demo").run_agent == "demo"
+    assert load(tmp_path, "").run_agent == "claude"
+
+
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
+        ("run_agent = 'a b'", "run_agent (in the file): is no name of an agent"),
+        ("run_agent = 'gone'", "CLAWDFORGE_RUN_AGENT: names no agent"),
+        ("run_agent = 'mine'\n[agents.mine]\nargv = ['x']", "RUN_AGENT: names an agent without"),
+        ("[agents.demo]\nrun = 1", "run must be a table"),
+        ("[agents.demo.run]\nwarm = 1", "run has no key warm"),
+        ("[agents.demo.run]\nargv = []", "run argv must not be empty"),
+        ("[agents.mine]\nargv = ['x']\n[agents.mine.run]\nmodel = 'm'", "run.argv is missing"),
         ("agents = 1", "agents: must be a table"),
         ("[agents]\nmine = 1", "agents.mine: must be a table"),
         ('[agents."a b"]\nargv = ["x"]', "agents.a b: the name"),

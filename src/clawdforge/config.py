@@ -15,7 +15,7 @@ import attrs
 import platformdirs
 
 from clawdforge.domain.ids import AgentName
-from clawdforge.domain.profiles import AgentProfile
+from clawdforge.domain.profiles import AgentProfile, RunCommand
 
 MIB: Final = 1024 * 1024
 
@@ -36,8 +36,9 @@ def built_in_agents() -> dict[AgentName, AgentProfile]:
                 "CLAUDE_CODE_OAUTH_TOKEN",
                 "IS_SANDBOX",
             ),
+            run=RunCommand(),
         ),
-        DEMO: AgentProfile(DEMO),
+        DEMO: AgentProfile(DEMO, run=RunCommand()),
     }
 
 
@@ -57,6 +58,7 @@ class Config:
     session_ttl_secs: int = 3600
     session_hard_ttl_secs: int = 86400
     sweep_secs: int = 60
+    run_agent: AgentName = CLAUDE
     run_timeout_secs: int = 120
     turn_timeout_secs: int = 600
     max_timeout_secs: int = 3600

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clawdforge.domain.access import parse_network
-from clawdforge.domain.ids import MODEL
+from clawdforge.domain.ids import AGENT_NAME, MODEL
 
 Reader = Callable[[object], Any]
 
@@ -180,6 +180,13 @@ def read_model(value: object) -> str:
     """A model's name."""
     if not MODEL.fullmatch(read_text(value)):
         raise ValueError("is no model name")
+    return str(value)
+
+
+def read_agent_name(value: object) -> str:
+    """The name of an agent; whether there is one is seen when all of them are known."""
+    if not AGENT_NAME.fullmatch(read_text(value)):
+        raise ValueError("is no name of an agent")
     return str(value)
 
 

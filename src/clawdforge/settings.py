@@ -17,13 +17,14 @@ import attrs
 
 from clawdforge.config import Config, built_in_agents
 from clawdforge.domain.ids import AGENT_NAME, AgentName
-from clawdforge.domain.profiles import PERMISSIONS, AgentProfile
+from clawdforge.domain.profiles import PERMISSIONS, AgentProfile, RunCommand
 from clawdforge.errors import WrongConfiguration
 from clawdforge.setting_readers import (
     YEAR_SECS,
     Reader,
     choice,
     read_admin_token,
+    read_agent_name,
     read_argv,
     read_bind,
     read_folder,
@@ -73,6 +74,11 @@ def find_contradictions(config: Config) -> Iterator[WrongConfiguration]:
         yield WrongConfiguration(
             "CLAWDFORGE_SESSION_HARD_TTL_SECS", "is less than CLAWDFORGE_SESSION_TTL_SECS"
         )
+    profile = config.agents.get(config.run_agent)
+    if profile is None:
+        yield WrongConfiguration("CLAWDFORGE_RUN_AGENT", "names no agent that there is")
+    elif profile.run is None:
+        yield WrongConfiguration("CLAWDFORGE_RUN_AGENT", "names an agent without a table [run]")
     for field in ("run_timeout_secs", "turn_timeout_secs"):
         if getattr(config, field) > config.max_timeout_secs:
             yield WrongConfiguration(variable_of(field), "is more than CLAWDFORGE_MAX_TIMEOUT_SECS")
@@ -137,6 +143,7 @@ READERS: Final[Mapping[str, Reader]] = {
     "session_ttl_secs": whole(1, YEAR_SECS),
     "session_hard_ttl_secs": whole(1, 10 * YEAR_SECS),
     "sweep_secs": whole(1, DAY_SECS),
+    "run_agent": read_agent_name,
     "run_timeout_secs": whole(5, DAY_SECS),
     "turn_timeout_secs": whole(5, DAY_SECS),
     "max_timeout_secs": whole(5, DAY_SECS),
@@ -187,7 +194,9 @@ def _read_agent(
     if not isinstance(keys, dict):
         raise ValueError("must be a table")  # noqa: TRY004  # every fault of a setting is a ValueError
     known = built_in.get(name)
-    values: dict[str, Any] = {} if known is None else {"argv": known.argv, "env": known.env}
+    values: dict[str, Any] = {}
+    if known is not None:
+        values = {"argv": known.argv, "env": known.env, "run": known.run}
     for key, value in keys.items():
         if key not in AGENT_READERS:
             raise ValueError(f"{key} is no key of a profile")
@@ -198,9 +207,27 @@ def _read_agent(
     profile = AgentProfile(name, **values)
     if known is None and profile.argv is None:
         raise ValueError("argv is missing: the command of the agent")
+    if profile.run is not None and profile.run.argv is None and known is None:
+        raise ValueError("run.argv is missing: the one-shot command")
     if profile.permissions not in profile.permissions_allowed:
         raise ValueError("permissions_allowed does not hold the profile's own permissions")
     return profile
+
+
+def _read_run(keys: object) -> RunCommand:
+    """The one-shot command of a profile. Raises ValueError."""
+    if not isinstance(keys, dict):
+        raise ValueError("must be a table")  # noqa: TRY004  # every fault of a setting is a ValueError
+    readers = {key: AGENT_READERS[key] for key in ("argv", "env", "model")}
+    if unknown := keys.keys() - readers.keys():
+        raise ValueError(f"has no key {min(unknown)}")
+    values = {}
+    for key, value in keys.items():
+        try:
+            values[key] = readers[key](value)
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from None
+    return RunCommand(**values)
 
 
 AGENT_READERS: Final[Mapping[str, Reader]] = {
@@ -212,5 +239,5 @@ AGENT_READERS: Final[Mapping[str, Reader]] = {
     "permissions_allowed": lambda value: tuple(map(choice(*PERMISSIONS), read_texts(value))),
     "transport": choice("acpx"),
     "warm": read_not_yet,
-    "run": read_not_yet,
+    "run": _read_run,
 }

@@ -22,6 +22,19 @@ Transport = Literal["acpx"]
 
 
 @attrs.frozen
+class RunCommand:
+    """The one-shot command of a profile: anything with the interface of ``claude -p``.
+
+    ``argv`` None means that the service knows it, as it knows those of ``claude`` and ``demo``.
+    ``env`` None means the profile's own; ``model`` is that of a run which names none.
+    """
+
+    argv: tuple[str, ...] | None = None
+    env: tuple[str, ...] | None = None
+    model: str | None = None
+
+
+@attrs.frozen
 class AgentProfile:
     """One kind of agent.
 
@@ -29,7 +42,8 @@ class AgentProfile:
     it: ``demo`` ships with us, ``claude`` comes from ``clawdforge setup --with claude``.
     ``env`` lists names passed on from the service's environment; nothing else is. ``set_env`` is
     added as it stands. ``permissions`` is the mode of a session that does not ask for one, and
-    ``permissions_allowed`` are the modes that a caller may ask for.
+    ``permissions_allowed`` are the modes that a caller may ask for. ``run`` is the command of
+    ``POST /run`` when the settings choose this profile for it; None: it has none.
     """
 
     name: AgentName
@@ -40,6 +54,7 @@ class AgentProfile:
     permissions: Permissions = "approve-reads"
     permissions_allowed: tuple[Permissions, ...] = attrs.field()
     transport: Transport = "acpx"
+    run: RunCommand | None = None
 
     @permissions_allowed.default
     def _every_mode_that_is_no_wider(self) -> tuple[Permissions, ...]:
