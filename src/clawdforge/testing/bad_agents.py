@@ -11,11 +11,13 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
 HUGE_LINE_BYTES: Final = 50 * 1000 * 1000
 FLOOD_BYTES: Final = 1000 * 1000
+RUN_SECS: Final = 30.0
 
 
 def say(**fields: object) -> None:
@@ -131,11 +133,15 @@ def bare() -> None:
 
 
 def runner() -> None:
-    """Fork a grandchild that runs away: it forks and ends, over and over, always another pid."""
+    """Fork a grandchild that runs away: it forks and ends, over and over, always another pid.
+
+    It tires after RUN_SECS, so that a test that fails to catch it does not burden the machine.
+    """
 
     def live(placed: int) -> None:
         os.close(placed)
-        while os.fork() == 0:
+        tires_at = time.monotonic() + RUN_SECS
+        while time.monotonic() < tires_at and os.fork() == 0:
             pass
 
     os.waitpid(_fork(live), 0)
