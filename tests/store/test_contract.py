@@ -33,6 +33,16 @@ async def test_a_name_is_minted_once(store: Store) -> None:
     assert await store.list_apps() == [app()]
 
 
+async def test_of_two_reasons_not_to_mint_the_name_comes_first(store: Store) -> None:
+    """With the name taken and the token in use elsewhere, the error is about the name."""
+    for name, digest in (("shop", "one"), ("lab", "two")):
+        await store.add_app(app(name), digest)
+    for name, digest in (("lab", "one"), ("shop", "two")):
+        with pytest.raises(AppNameTaken) as taken:
+            await store.add_app(app(name), digest)
+        assert taken.value.name == name
+
+
 async def test_minting_may_be_repeated(store: Store) -> None:
     """The same token under the same name again is a no-op: a cancelled caller may try again."""
     await store.add_app(app(), "digest")

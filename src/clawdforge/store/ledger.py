@@ -10,10 +10,12 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 import apsw
+import attrs
 
 from clawdforge.domain.events import EventBatch
 from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.keys import IdempotencyKey
 from clawdforge.domain.ports import (
     AppRow,
     AuditEvent,
@@ -24,7 +26,7 @@ from clawdforge.domain.ports import (
     TurnStart,
 )
 from clawdforge.errors import AppNameTaken, AppNotFound, SessionClosed, SessionNotFound
-from clawdforge.store import rows
+from clawdforge.store import keys, rows
 from clawdforge.store.events import append_events, reserve_lost_events
 from clawdforge.store.migrations import schema_version
 
@@ -36,7 +38,8 @@ def add_app(db: apsw.Connection, row: AppRow, token_sha256: str) -> None:
     for name, token in _fetch(
         db,
         "SELECT name, token_sha256 FROM apps"
-        " WHERE revoked_at IS NULL AND (name = ?1 OR token_sha256 = ?2)",
+        " WHERE revoked_at IS NULL AND (name = ?1 OR token_sha256 = ?2)"
+        " ORDER BY name <> ?1",
         (row.name, token_sha256),
     ):
         if (name, token) == (row.name, token_sha256):
@@ -109,10 +112,12 @@ def expire_files(db: apsw.Connection, *, now: int) -> Set[str]:
 # --- sessions -------------------------------------------------------------------------------------
 
 
-def add_session(db: apsw.Connection, row: SessionRow) -> None:
+def add_session(db: apsw.Connection, row: SessionRow, key: IdempotencyKey | None = None) -> None:
     """Once per id, for ever: an id whose session was undone or deleted stays spent."""
     if _has_event(db, row.session_id, "create"):
         return
+    if key is not None:
+        keys.add_creation_key(db, key, row)
     if _touched(db, rows.INSERT_SESSION, rows.session_columns(row)):
         _audit(db, AuditRow(row.session_id, "create", row.created_at))
 
@@ -199,6 +204,8 @@ def begin_turn(db: apsw.Connection, start: TurnStart) -> None:
     ((closed_at, cause),) = found
     if closed_at is not None:
         raise SessionClosed(cause or "closed")
+    if start.key is not None:
+        keys.add_turn_key(db, start.key, start)
     if _touched(
         db,
         "INSERT INTO turns (session_id, turn_index, prompt, started_at) VALUES (?, ?, ?, ?)"
@@ -220,7 +227,7 @@ def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None)
     found = _fetch(
         db,
         "UPDATE turns SET ending = ?, stop_reason = ?, text = ?, duration_ms = ?, ended_at = ?,"
-        " detail = ?, first_event = ?, last_event = ?"
+        " detail = ?, first_event = ?, last_event = ?, facts = ?"
         " WHERE session_id = ? AND turn_index = ? AND ending IS NULL"
         " RETURNING octet_length(prompt)",
         (
@@ -232,11 +239,13 @@ def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None)
             end.detail,
             end.first_event,
             end.last_event,
+            rows.facts_text(end.facts),
             end.session_id,
             end.turn_index,
         ),
     )
     for (prompt_bytes,) in found:
+        keys.keep_events(db, end)
         _audit(db, rows.turn_audit(end, prompt_bytes=prompt_bytes))
         db.execute(
             "UPDATE sessions SET last_turn_at = max(coalesce(last_turn_at, ?1), ?1)"
@@ -256,6 +265,14 @@ def list_turns(
         (session_id, before, max(0, limit)),
     )
     return [rows.turn_row(columns) for columns in found]
+
+
+def find_turn(db: apsw.Connection, session_id: SessionId, turn_index: int) -> TurnRow | None:
+    """One row."""
+    found = db.execute(
+        f"{rows.SELECT_TURNS} WHERE session_id = ? AND turn_index = ?", (session_id, turn_index)
+    )
+    return next((rows.turn_row(columns) for columns in found), None)
 
 
 def interrupt_turns(db: apsw.Connection, *, at: int) -> int:
@@ -278,6 +295,17 @@ def list_audit(db: apsw.Connection, session_id: SessionId) -> Sequence[AuditRow]
     """In the order of writing."""
     found = db.execute(f"{rows.SELECT_AUDIT} WHERE session_id = ? ORDER BY id", (session_id,))
     return [rows.audit_row(columns) for columns in found]
+
+
+def note_permission(db: apsw.Connection, row: AuditRow, request_id: str) -> None:
+    """Once per request."""
+    if not _touched(
+        db,
+        "SELECT 1 FROM session_events WHERE session_id = ? AND event = 'permission'"
+        " AND meta ->> 'request_id' = ? LIMIT 1",
+        (row.session_id, request_id),
+    ):
+        _audit(db, attrs.evolve(row, meta={**row.meta, "request_id": request_id}))
 
 
 def touch(db: apsw.Connection) -> None:

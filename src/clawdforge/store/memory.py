@@ -14,6 +14,7 @@ import trio
 from clawdforge.domain.events import EventBatch, EventPage
 from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.keys import IdempotencyKey, KeyedCreation, KeyedTurn
 from clawdforge.domain.ports import (
     AppRow,
     AuditEvent,
@@ -31,6 +32,7 @@ from clawdforge.errors import (
     StoreUnavailable,
 )
 from clawdforge.store import rows
+from clawdforge.store.keyring import KeyRing
 from clawdforge.store.shelf import EventShelf
 
 
@@ -48,13 +50,14 @@ class MemoryStore:
     sessions: dict[SessionId, SessionRow] = attrs.field(factory=dict)
     turns: dict[SessionId, dict[int, TurnRow]] = attrs.field(factory=dict)
     shelves: dict[SessionId, EventShelf] = attrs.field(factory=dict)
+    keys: KeyRing = attrs.field(factory=KeyRing)
     audit: list[AuditRow] = attrs.field(factory=list)
     unavailable: str | None = None
 
     async def add_app(self, row: AppRow, token_sha256: str) -> None:
         """See the port."""
         await self.check()
-        for token, held in self.apps.items():
+        for token, held in sorted(self.apps.items(), key=lambda one: one[1].name != row.name):
             if (held.name, token) == (row.name, token_sha256):
                 return
             if held.name == row.name or token == token_sha256:
@@ -102,11 +105,13 @@ class MemoryStore:
         }
         return {row.name for row in self.files.values()}
 
-    async def add_session(self, row: SessionRow) -> None:
+    async def add_session(self, row: SessionRow, key: IdempotencyKey | None = None) -> None:
         """See the port."""
         await self.check()
         if row.session_id in self.sessions or self._has_event(row.session_id, "create"):
             return
+        if key is not None:
+            self.keys.add_creation(key, row)
         self.sessions[row.session_id] = _as_stored(row)
         self._note(AuditRow(row.session_id, "create", row.created_at))
 
@@ -177,9 +182,11 @@ class MemoryStore:
         if row.closed_at is not None:
             raise SessionClosed(row.close_cause or "closed")
         turns = self.turns.setdefault(start.session_id, {})
+        if start.key is not None:
+            self.keys.add_turn(start.key, start)
         if start.turn_index in turns:
             return
-        kept = attrs.evolve(start, prompt=rows.storable(start.prompt))
+        kept = attrs.evolve(start, prompt=rows.storable(start.prompt), key=None)
         turns[start.turn_index] = TurnRow(kept)
         self.sessions[start.session_id] = attrs.evolve(
             row, turn_count=max(row.turn_count, start.turn_index)
@@ -201,6 +208,26 @@ class MemoryStore:
         turns = self.turns.get(session_id, {})
         indexes = sorted((i for i in turns if before is None or i < before), reverse=True)
         return [turns[index] for index in indexes[: max(0, limit)]]
+
+    async def find_turn(self, session_id: SessionId, turn_index: int) -> TurnRow | None:
+        """See the port."""
+        await self.check()
+        return self.turns.get(session_id, {}).get(turn_index)
+
+    async def find_creation(self, app: AppName, name: str, *, since: int) -> KeyedCreation | None:
+        """See the port."""
+        await self.check()
+        return self.keys.find_creation(app, name, since=since)
+
+    async def find_keyed_turn(self, session_id: SessionId, name: str) -> KeyedTurn | None:
+        """See the port."""
+        await self.check()
+        return self.keys.turns.get((session_id, name))
+
+    async def find_kept_events(self, session_id: SessionId, turn_index: int) -> str | None:
+        """See the port."""
+        await self.check()
+        return self.keys.events.get((session_id, turn_index))
 
     async def interrupt_turns(self, *, at: int) -> int:
         """See the port."""
@@ -241,6 +268,13 @@ class MemoryStore:
             return self.shelves.setdefault(session_id, EventShelf())
         return EventShelf()
 
+    async def note_permission(self, row: AuditRow, request_id: str) -> None:
+        """See the port."""
+        await self.check()
+        noted = {past.meta.get("request_id") for past in await self.list_audit(row.session_id)}
+        if request_id not in noted:
+            self._note(attrs.evolve(row, meta={**row.meta, "request_id": request_id}))
+
     async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
         """See the port."""
         await self.check()
@@ -263,7 +297,7 @@ class MemoryStore:
         row = self.turns.get(end.session_id, {}).get(end.turn_index)
         if row is None or row.end is not None:
             return False
-        self.turns[end.session_id][end.turn_index] = TurnRow(row.start, end)
+        self.turns[end.session_id][end.turn_index] = TurnRow(row.start, self.keys.keep_events(end))
         self._note(rows.turn_audit(end, prompt_bytes=len(row.start.prompt.encode())))
         self._touch(end.session_id, at=end.ended_at)
         return True
@@ -278,6 +312,7 @@ class MemoryStore:
         """Remove the row and its turns; how many turns there were."""
         self.sessions.pop(session_id, None)
         self.shelves.pop(session_id, None)
+        self.keys.forget(session_id)
         return len(self.turns.pop(session_id, {}))
 
     def _has_event(self, session_id: SessionId, event: AuditEvent) -> bool:
