@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawdforge.processes.plain import LIMIT, plain_reason
+from clawdforge.processes.plain import LIMIT, plain_lines, plain_reason
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ def test_a_reason_is_one_bounded_line(text: str) -> None:
     reason = plain_reason(text)
     assert len(reason) <= LIMIT
     assert len(reason.splitlines()) <= 1
+
+
+def test_the_end_of_many_lines_is_kept_as_lines() -> None:
+    """What a program said last is the best hint; paths and secrets, split over lines or not, go."""
+    said = "first\n\n  at /root/x.js:3\nkey = multi\nline-secret\nlast"
+    plain = "first\nat …:3\nkey = …\nlast"
+    assert plain_lines(said, hidden=["multi\nline-secret"], limit=100) == plain
+    assert plain_lines("x" * 50 + "\nthe end", limit=8) == "…the end"

@@ -27,9 +27,23 @@ def plain_reason(text: str, *, hidden: Iterable[str] = (), limit: int = LIMIT) -
 
     Absolute paths, credentials in addresses, and every value of ``hidden`` become an ellipsis.
     """
+    text = " ".join(_clean(_hide(text, hidden)).split())
+    return text if len(text) <= limit else text[: limit - 1] + _ELSEWHERE
+
+
+def plain_lines(text: str, *, hidden: Iterable[str] = (), limit: int) -> str:
+    """The end of ``text``, as lines, at most ``limit`` characters; cleaned like a reason."""
+    lines = [_clean(line).strip() for line in _hide(text, hidden).splitlines()]
+    kept = "\n".join(filter(None, lines))
+    return kept if len(kept) <= limit else _ELSEWHERE + kept[1 - limit :]
+
+
+def _hide(text: str, hidden: Iterable[str]) -> str:
     for secret in hidden:
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, _ELSEWHERE)
-    text = _CREDENTIALS.sub("", _FILE_URL.sub(_ELSEWHERE, text))
-    text = " ".join(_PATH.sub(_ELSEWHERE, text).split())
-    return text if len(text) <= limit else text[: limit - 1] + _ELSEWHERE
+    return text
+
+
+def _clean(text: str) -> str:
+    return _PATH.sub(_ELSEWHERE, _CREDENTIALS.sub("", _FILE_URL.sub(_ELSEWHERE, text)))
