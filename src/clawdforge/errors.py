@@ -73,6 +73,43 @@ class TurnNotFound(CallerError):
         return "no such turn"
 
 
+class IdempotencyKeyReused(CallerError):
+    """The idempotency key stands for another request: its fields differ."""
+
+    def __str__(self) -> str:
+        return "this idempotency key was used with other fields"
+
+
+@attrs.define
+class IdempotencyKeyTaken(CallerError):
+    """The key already stands for turn ``turn_index`` or another session: look there.
+
+    Raised by the ledger and answered by the service; a caller meets it never.
+    """
+
+    turn_index: int | None = None
+
+    def __str__(self) -> str:
+        return "a request under this idempotency key is in progress"
+
+
+class PermissionNotFound(CallerError):
+    """The session has no such permission request, or its agent has gone."""
+
+    def __str__(self) -> str:
+        return "no such permission request"
+
+
+@attrs.define
+class PermissionDecided(CallerError):
+    """The permission request was decided before: ``by`` a caller, the clock or a cancel."""
+
+    by: str
+
+    def __str__(self) -> str:
+        return f"this permission request has been decided already (by {self.by})"
+
+
 class UnknownFileToken(InvalidRequest):
     """File tokens that this app does not hold, or whose lifetime is over: nobody learns which."""
 
@@ -121,6 +158,13 @@ class SessionBusy(CallerError):
 
     def __str__(self) -> str:
         return f"{self.limit} turns already wait on this session; try again when one has ended"
+
+
+class BodyTooSlow(CallerError):
+    """The request's body stopped arriving. Compare :class:`TooSlow`, which is ours."""
+
+    def __str__(self) -> str:
+        return "the body did not arrive in time"
 
 
 @attrs.define
@@ -184,6 +228,16 @@ class TooManyStarts(CapacityError):
         return "too many agents are starting"
 
 
+@attrs.define
+class MachineFull(CapacityError):
+    """The machine, or what we may have of it, is used up. ``what``: memory, open files, ..."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"this server has too little left: {self.what}"
+
+
 # --- the agent's ----------------------------------------------------------------------------------
 
 
@@ -242,6 +296,26 @@ class AgentTimedOut(AgentError):
 
     def __str__(self) -> str:
         return f"agent {self.agent!r} did not finish within {self.timeout_secs:g} s"
+
+
+@attrs.define
+class AgentNeverSpoke(AgentError):
+    """The agent said nothing in the first ``limit_secs`` of its turn; see AgentTimedOut."""
+
+    limit_secs: float
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} said nothing in its first {self.limit_secs:g} s"
+
+
+@attrs.define
+class AgentFellSilent(AgentError):
+    """The agent had begun and then said nothing for ``limit_secs``; see AgentTimedOut."""
+
+    limit_secs: float
+
+    def __str__(self) -> str:
+        return f"agent {self.agent!r} said nothing for {self.limit_secs:g} s"
 
 
 @attrs.define

@@ -126,6 +126,15 @@ class TurnDone:
 
 
 @attrs.frozen
+class FileKept:
+    """The answer of ``POST /files``: the only time that the token's text is shown."""
+
+    file_token: str = attrs.field(repr=False)
+    ttl_secs: int
+    size: int
+
+
+@attrs.frozen
 class TokenMinted:
     """The answer of ``POST /admin/tokens``: the only time that the token's text is shown."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from clawdforge.config import Config, EventsForm
+from clawdforge.domain.files import DEFAULT_TTL_SECS, MAX_TTL_SECS, MIN_TTL_SECS
 from clawdforge.domain.ids import AGENT_NAME, APP_NAME, MODEL
 from clawdforge.domain.profiles import Permissions
 from clawdforge.web.limits import (
@@ -20,6 +21,7 @@ from clawdforge.web.limits import (
     at_most,
     at_most_items,
     each,
+    is_binary,
     is_network,
     limited,
     matches,
@@ -51,6 +53,14 @@ class RunTurn:
     files: tuple[str, ...] = limited(at_most_items(100), default=())
     timeout_secs: int | None = limited(at_least(5), default=None)
     events: EventsForm | None = None
+
+
+@attrs.frozen(kw_only=True)
+class UploadFile:
+    """The form of ``POST /files``. The bytes of ``file`` go elsewhere as they arrive."""
+
+    file: str = limited(is_binary())
+    ttl_secs: int = limited(at_least(MIN_TTL_SECS), at_most(MAX_TTL_SECS), default=DEFAULT_TTL_SECS)
 
 
 @attrs.frozen(kw_only=True)

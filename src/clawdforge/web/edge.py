@@ -137,7 +137,7 @@ class Exchange:
     is_called_off: bool = False
     is_over: trio.Event = attrs.field(factory=trio.Event)
     _is_finishing: bool = False
-    _body_bytes: int = 0
+    _late_bytes: int = 0
     _body_ended: trio.Event = attrs.field(factory=trio.Event)
 
     async def receive(self) -> Message:
@@ -148,21 +148,37 @@ class Exchange:
             if self._is_finishing:
                 await trio.sleep_forever()  # the framework's nursery is about to cancel us
         else:
-            self._body_bytes += len(message.get("body", b""))
-            if not message.get("more_body", False) or self._body_bytes > LINGER_BYTES:
-                self._body_ended.set()
+            await self._take_body(message)
         return message
+
+    async def _take_body(self, message: Message) -> None:
+        """Note what has come; on some routes it is handed to the handler in pieces."""
+        body = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        if self.trace.status is not None:
+            self._late_bytes += len(body)
+        if is_last or self._late_bytes > LINGER_BYTES:
+            self._body_ended.set()
+        if self.trace.inflow is not None:
+            message["body"] = b""
+            await self.trace.inflow.put(body, is_last=is_last)
 
     async def send(self, message: Message) -> None:
         """What the framework writes."""
         if message["type"] == "http.response.start":
-            self.trace.status = message["status"]
+            self._begin(message["status"])
             message["headers"] = [*message["headers"], *self._own_headers()]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             await self._linger(message)
             self._is_finishing = True
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
+
+    def _begin(self, status: int) -> None:
+        """The answer begins: nobody wants the rest of the body."""
+        self.trace.status = status
+        if self.trace.inflow is not None:
+            self.trace.inflow.close()
 
     async def _linger(self, last: Message) -> None:
         """Write the last bytes, then take the rest of the request's body, within bounds."""
@@ -179,7 +195,7 @@ class Exchange:
             ("cache-control", "no-store"),
             *problem.headers,
         ]
-        self.trace.status = problem.status
+        self._begin(problem.status)
         await self._send(
             {
                 "type": "http.response.start",

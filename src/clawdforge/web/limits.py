@@ -96,6 +96,11 @@ def is_network() -> Limit:
     return Limit(check, {"format": "ip-network"})
 
 
+def is_binary() -> Limit:
+    """Any bytes: the part of a form that is a file."""
+    return Limit(lambda _: None, {"format": "binary"})
+
+
 @attrs.frozen
 class Limits:
     """Several limits on one field, as an attrs validator. Raises ValueError at the first fault."""

@@ -22,6 +22,7 @@ from clawdforge.errors import TooSlow
 from clawdforge.web.answers import to_json
 from clawdforge.web.auth import authenticate_admin, authenticate_app
 from clawdforge.web.bodies import Nothing
+from clawdforge.web.forms import Form
 from clawdforge.web.problems import CONTENT_TYPE, Problem
 from clawdforge.web.service import Service
 from clawdforge.web.trace import Trace
@@ -50,6 +51,7 @@ class Call(Generic[Asked]):
 class Operation:
     """A method on a path. ``asks`` is its body class for POST, its query class for the others.
 
+    With ``is_form`` the handler is given a :class:`Form` of that class instead, still to be read.
     ``bound_secs`` is the longest that the handler may take, by the settings.
     """
 
@@ -59,6 +61,7 @@ class Operation:
     handle: Callable[[Call[Any]], Awaitable[object]]
     summary: str
     asks: type = Nothing
+    is_form: bool = False
     bound_secs: Callable[[Config], float] = lambda _: SHORT_SECS
 
     @property
@@ -74,7 +77,11 @@ def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation
         trace = Trace.of(request.scope)
         trace.route = operation.instance
         caller = await _let_in(service, operation.gate, trace)
-        call = Call(service=service, app=caller, asked=await _read(reader, operation), path=path)
+        if operation.is_form:
+            asked: object = _form(operation, service.config, reader, trace)
+        else:
+            asked = await _read(reader, operation)
+        call = Call(service=service, app=caller, asked=asked, path=path)
         try:
             with trio.fail_after(operation.bound_secs(service.config)):
                 answer = await operation.handle(call)
@@ -105,6 +112,19 @@ async def _let_in(service: Service, gate: Gate, trace: Trace) -> AppName:
 def _known(address: Address | None) -> Address:
     assert address is not None, "the address gate comes before every view"
     return address
+
+
+def _form(operation: Operation, config: Config, reader: Reader, trace: Trace) -> Form[object]:
+    """The form, of which nothing has been read yet."""
+    assert trace.inflow is not None, "the edge streams the bodies of forms"
+    return Form(
+        kind=operation.asks,
+        reader=reader,
+        content_type=request.headers.get("Content-Type", ""),
+        declared_bytes=request.content_length,
+        max_bytes=config.max_upload_bytes,
+        pieces=trace.inflow,
+    )
 
 
 async def _read(reader: Reader, operation: Operation) -> object:

@@ -119,8 +119,8 @@ class Service(Protocol):
         """Have a turn admitted; answers when it has its index and is in the ledger.
 
         Raises, for a turn that was not admitted: SessionNotFound, SessionClosed, SessionBusy,
-        UnknownFileToken, PoolFull, ShuttingDown. Whatever happens later is in the ticket's result. Cancelling means
-        that the caller has gone, as leaving the ticket does.
+        UnknownFileToken, PoolFull, ShuttingDown. Whatever happens later is in the ticket's result.
+        Cancelling means that the caller has gone, as leaving the ticket does.
         """
 
     async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:

@@ -13,6 +13,7 @@ import attrs
 
 from clawdforge.domain.access import Address
 from clawdforge.domain.ids import AppName
+from clawdforge.web.inflow import STREAMED, Inflow
 from clawdforge.web.problems import UNROUTED
 
 _KEY: Final = "clawdforge"
@@ -23,7 +24,10 @@ NOBODY: Final = AppName("")
 
 @attrs.define
 class Trace:
-    """One request. ``status`` is None until its response has begun."""
+    """One request. ``status`` is None until its response has begun.
+
+    ``inflow`` is its body, on the routes that take it in pieces.
+    """
 
     request_id: str
     peer: str | None
@@ -32,6 +36,7 @@ class Trace:
     route: str = UNROUTED
     app: AppName = NOBODY
     status: int | None = None
+    inflow: Inflow | None = None
 
     @classmethod
     def begin(cls, scope: MutableMapping[str, Any], request_id: str) -> Trace:
@@ -42,6 +47,8 @@ class Trace:
             for name, value in scope["headers"]
         )
         trace = cls(request_id, client[0] if client else None, headers)
+        if (scope.get("method"), scope.get("path")) in STREAMED:
+            trace.inflow = Inflow()
         scope[_KEY] = trace
         return trace
 

@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, assert_never
 
 from clawdforge.config import Config, EventsForm
-from clawdforge.domain.ids import AppName
 from clawdforge.domain.turns import TurnResult
-from clawdforge.errors import UnknownFileToken
 from clawdforge.protocol.normalized import normalize
 from clawdforge.web.answers import TurnDone
 from clawdforge.web.bodies import RunTurn
 from clawdforge.web.operations import SHORT_SECS, Call, Operation
 from clawdforge.web.problems import Problem, describe_turn
-from clawdforge.web.service import NewTurn, Service
+from clawdforge.web.service import NewTurn
 from clawdforge.web.sessions import read_session_id
 
 
@@ -25,26 +23,15 @@ async def run_turn(call: Call[RunTurn]) -> TurnDone | Problem:
     """Run one turn to its end."""
     session_id = read_session_id(call)
     config = call.service.config
-    files = await claim_files(call.service, call.app, call.asked.files)
     timeout_secs = call.asked.timeout_secs or config.turn_timeout_secs
     result = await call.service.run_turn(
         session_id,
         call.app,
-        NewTurn(prompt=call.asked.prompt, files=files, timeout_secs=timeout_secs),
+        NewTurn(prompt=call.asked.prompt, files=call.asked.files, timeout_secs=timeout_secs),
     )
     if result.ending not in {"completed", "cancelled"}:
         return describe_turn(result)
     return TurnDone.of(session_id, result, shape_events(result, call.asked.events or config.events))
-
-
-async def claim_files(_service: Service, _app: AppName, tokens: Sequence[str]) -> tuple[str, ...]:
-    """The app's files behind the tokens. Raises InvalidRequest naming each that is not there.
-
-    No file can be staged yet, so none is there.
-    """
-    if tokens:
-        raise UnknownFileToken.at(range(len(tokens)))
-    return ()
 
 
 def shape_events(result: TurnResult, form: EventsForm) -> Sequence[Mapping[str, Any]]:

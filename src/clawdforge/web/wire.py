@@ -166,18 +166,25 @@ class Reader:
 
     def read_query(self, kind: type[Body], pairs: Sequence[tuple[str, str]]) -> Body:
         """The query's parameters. Raises InvalidRequest with every fault."""
+        return self._read_texts(kind, pairs, "query")
+
+    def read_form(self, kind: type[Body], pairs: Sequence[tuple[str, str]]) -> Body:
+        """The parts of a form, all of them texts. Raises InvalidRequest with every fault."""
+        return self._read_texts(kind, pairs, "$")
+
+    def _read_texts(self, kind: type[Body], pairs: Sequence[tuple[str, str]], root: str) -> Body:
         counts = Counter(name for name, _ in pairs)
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise InvalidRequest(
-                [Fault(under("query", name), "is given twice") for name in twice[:MAX_FAULTS]]
+                [Fault(under(root, name), "is given twice") for name in twice[:MAX_FAULTS]]
             )
         fields = _fields(kind)
         given = {
             name: _parse_text(text, fields[name].type) if name in fields else text
             for name, text in pairs
         }
-        return self._read(kind, given, "query", list(find_unstorable(given, "query")))
+        return self._read(kind, given, root, list(find_unstorable(given, root)))
 
     def _read(self, kind: type[Body], value: object, root: str, faults: list[Fault]) -> Body:
         """The body, unless it does not fit or there were faults before."""
