@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import apsw
 import pytest
 
-from clawdforge.store import ledger, rows
+from clawdforge.domain.keys import IdempotencyKey
+from clawdforge.domain.ports import AuditRow
+from clawdforge.store import keys, ledger, rows
 from clawdforge.store.migrations import migrate
 
 from .examples import LAB, app, ended, file, session, session_id, turn
@@ -50,7 +52,7 @@ def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
     ledger.find_app(db, "digest")
     ledger.add_file(db, file("a"), "digest")
     ledger.claim_files(db, LAB, ["digest"], now=1, until=1)
-    ledger.add_session(db, session())
+    ledger.add_session(db, session(), IdempotencyKey("key", "digest"))
     ledger.find_session(db, session_id(1), LAB)
     ledger.list_sessions(db, LAB, include_closed=False)
     ledger.begin_turn(db, turn())
@@ -58,6 +60,11 @@ def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
     ledger.begin_turn(db, turn(index=2))
     ledger.interrupt_turns(db, at=1)
     ledger.list_turns(db, session_id(1), before=None, limit=5)
+    ledger.find_turn(db, session_id(1), 1)
+    keys.find_creation(db, LAB, "key", since=1)
+    keys.find_keyed_turn(db, session_id(1), "key")
+    keys.find_kept_events(db, session_id(1), 1)
+    ledger.note_permission(db, AuditRow(session_id(1), "permission", 1), "request")
     ledger.list_audit(db, session_id(1))
     ledger.set_can_resume(db, session_id(1), can_resume=True)
     ledger.close_session(db, session_id(1), event="close", cause="asked", at=1)

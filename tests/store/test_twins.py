@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawdforge.domain.events import EventBatch, NumberedEvent
-from clawdforge.domain.ports import Store
+from clawdforge.domain.keys import IdempotencyKey
+from clawdforge.domain.ports import AuditRow, Store
 from clawdforge.errors import ClawdforgeError
 from clawdforge.store.memory import MemoryStore
 from clawdforge.store.sqlite import open_sqlite_store
@@ -62,7 +63,14 @@ batches = st.builds(
     st.integers(0, 4),
     st.sampled_from([0, 20, 1000]),
 )
+keys = st.builds(IdempotencyKey, st.sampled_from(["k1", "k2"]), digests)
+keyed_turns = st.builds(lambda turn, key: attrs.evolve(turn, key=key), turns, keys)
+kept = st.sampled_from(["[]", '[{"a": 1}]'])
 ends = st.builds(ended, numbers, indexes, ending=endings, text=texts, at=times)
+keeping_ends = st.builds(
+    lambda end, events: attrs.evolve(end, kept_events=events, facts={"n": 1}), ends, kept
+)
+decisions = st.builds(lambda of, at: AuditRow(of, "permission", at, {"by": "clock"}), ids, times)
 files = st.builds(file, st.sampled_from("ab"), app_name=owners, expires_at=times)
 
 READS = st.one_of(
@@ -73,6 +81,10 @@ READS = st.one_of(
     call("list_all_sessions"),
     call("list_turns", ids, before=st.none() | indexes, limit=st.integers(0, 4)),
     call("list_audit", ids),
+    call("find_turn", ids, indexes),
+    call("find_creation", owners, st.sampled_from(["k1", "k2"]), since=times),
+    call("find_keyed_turn", ids, st.sampled_from(["k1", "k2"])),
+    call("find_kept_events", ids, indexes),
     call("read_events", ids, after=st.integers(0, 9), max_bytes=st.sampled_from([1, 20, 1000])),
 )
 WRITES = st.one_of(
@@ -89,6 +101,10 @@ WRITES = st.one_of(
     call("set_can_resume", ids, can_resume=st.booleans()),
     call("begin_turn", turns),
     call("begin_turn", turns),
+    call("add_session", sessions, keys),
+    call("begin_turn", keyed_turns),
+    call("end_turn", keeping_ends),
+    call("note_permission", decisions, digests),
     call("end_turn", ends),
     call("end_turn", ends, st.none() | batches),
     call("append_events", batches),

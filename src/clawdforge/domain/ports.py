@@ -16,6 +16,7 @@ import attrs
 from clawdforge.domain.events import EventBatch, EventLog
 from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AgentName, AppName, SessionId
+from clawdforge.domain.keys import IdempotencyKey, KeyBook
 from clawdforge.domain.profiles import AgentProfile, Permissions
 
 Value_contra = TypeVar("Value_contra", contravariant=True)
@@ -180,7 +181,7 @@ class SessionRow:
     meta: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-AuditEvent = Literal["create", "turn", "close", "sweep_close", "hard_delete"]
+AuditEvent = Literal["create", "turn", "permission", "close", "sweep_close", "hard_delete"]
 
 Ending = Literal["completed", "cancelled", "failed", "timed_out", "interrupted"]
 """How a turn ended. Every admitted turn gets exactly one; ``interrupted``: the outcome is unknown,
@@ -195,11 +196,16 @@ class TurnStart:
     turn_index: int
     prompt: str
     started_at: int
+    key: IdempotencyKey | None = None
 
 
 @attrs.frozen
 class TurnEnd:
-    """The one ending of a turn. Its events are those from ``first_event`` to ``last_event``."""
+    """The one ending of a turn. Its events are those from ``first_event`` to ``last_event``.
+
+    ``facts`` is what else the answer said, ready for JSON. ``kept_events`` is written only: the
+    answer's events as JSON text, for a turn whose answer may be asked for again.
+    """
 
     session_id: SessionId
     turn_index: int
@@ -211,11 +217,13 @@ class TurnEnd:
     detail: str | None = None
     first_event: int | None = None
     last_event: int | None = None
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
+    kept_events: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
 class TurnRow:
-    """A turn, as the ledger knows it; ``end`` is None while it waits or works."""
+    """A turn, without key and kept events; ``end`` is None while it waits or works."""
 
     start: TurnStart
     end: TurnEnd | None = None
@@ -231,7 +239,7 @@ class AuditRow:
     meta: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-class Store(EventLog, Protocol):
+class Store(EventLog, KeyBook, Protocol):
     """The ledger. The database is the truth: nothing here is cached.
 
     Every method may raise StoreUnavailable, and may be cancelled while it waits; *cancelled never
@@ -271,8 +279,12 @@ class Store(EventLog, Protocol):
 
     # Sessions: called by session actors, routes and the sweeper.
 
-    async def add_session(self, row: SessionRow) -> None:
-        """Write the row and the audit event ``create``. The same id again is a no-op."""
+    async def add_session(self, row: SessionRow, key: IdempotencyKey | None = None) -> None:
+        """Write the row and the audit event ``create``. The same id again is a no-op.
+
+        Raises IdempotencyKeyTaken when the app has created another session under ``key`` within
+        CREATION_KEY_SECS; nothing is written then.
+        """
 
     async def find_session(self, session_id: SessionId, app: AppName) -> SessionRow | None:
         """One query on (id, app): another app's session is None, like one that never existed."""
@@ -302,7 +314,8 @@ class Store(EventLog, Protocol):
     async def begin_turn(self, start: TurnStart) -> None:
         """Write the turn, set the session's turn_count and last_turn_at; same index: a no-op.
 
-        Raises SessionClosed when the row is closed, SessionNotFound when it is missing.
+        Raises SessionClosed when the row is closed, SessionNotFound when it is missing, and
+        IdempotencyKeyTaken when the key stands for another turn of the session.
         """
 
     async def end_turn(self, end: TurnEnd, batch: EventBatch | None = None) -> bool:
@@ -315,6 +328,12 @@ class Store(EventLog, Protocol):
         self, session_id: SessionId, *, before: int | None, limit: int
     ) -> Sequence[TurnRow]:
         """Turns with an index below ``before`` (all when None), newest first, at most ``limit``."""
+
+    async def find_turn(self, session_id: SessionId, turn_index: int) -> TurnRow | None:
+        """One turn."""
+
+    async def note_permission(self, row: AuditRow, request_id: str) -> None:
+        """Write the audit event of a decision. The same ``request_id`` again is a no-op."""
 
     async def interrupt_turns(self, *, at: int) -> int:
         """At start-up: end every open turn as ``interrupted``; says how many there were.

@@ -101,7 +101,43 @@ CREATE TRIGGER events_go_with_their_session AFTER DELETE ON sessions BEGIN
 END;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG, FILES)
+KEYS: Final = """
+CREATE TABLE turn_keys (
+  session_id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  fields_sha256 TEXT NOT NULL,
+  turn_index INTEGER NOT NULL,
+  PRIMARY KEY (session_id, name)
+) WITHOUT ROWID;
+
+-- The answer of a creation outlives its session, so it is kept here as it was given.
+CREATE TABLE creation_keys (
+  app_name TEXT NOT NULL,
+  name TEXT NOT NULL,
+  fields_sha256 TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  model TEXT,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (app_name, name)
+) WITHOUT ROWID;
+CREATE INDEX creation_keys_by_age ON creation_keys (created_at);
+
+CREATE TABLE kept_events (
+  session_id TEXT NOT NULL,
+  turn_index INTEGER NOT NULL,
+  events TEXT NOT NULL,
+  PRIMARY KEY (session_id, turn_index)
+);
+ALTER TABLE turns ADD COLUMN facts TEXT;
+
+CREATE TRIGGER keys_go_with_their_session AFTER DELETE ON sessions BEGIN
+  DELETE FROM turn_keys WHERE session_id = OLD.session_id;
+  DELETE FROM kept_events WHERE session_id = OLD.session_id;
+END;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG, FILES, KEYS)
 """``MIGRATIONS[n]`` leads from version n to version n + 1."""
 
 

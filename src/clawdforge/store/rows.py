@@ -44,7 +44,8 @@ INSERT_FILE: Final = (
 )
 SELECT_TURNS: Final = (
     "SELECT session_id, turn_index, prompt, started_at,"
-    " ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event FROM turns"
+    " ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event,"
+    " facts FROM turns"
 )
 SELECT_AUDIT: Final = "SELECT session_id, event, at, meta FROM session_events"
 INSERT_AUDIT: Final = "INSERT INTO session_events (session_id, event, at, meta) VALUES (?, ?, ?, ?)"
@@ -72,6 +73,11 @@ def storable_end(end: TurnEnd) -> TurnEnd:
 def meta_text(meta: Mapping[str, Any]) -> str:
     """The JSON text of ``meta``. Raises ValueError for what JSON has no word for (NaN)."""
     return json.dumps(dict(meta), allow_nan=False, separators=(",", ":"))
+
+
+def facts_text(facts: Mapping[str, Any]) -> str | None:
+    """The JSON text of an agent's facts; numbers that JSON has no word for stay as Python's."""
+    return json.dumps(dict(facts), separators=(",", ":")) if facts else None
 
 
 def read_meta(text: str | None) -> dict[str, Any]:
@@ -150,7 +156,7 @@ def turn_row(columns: Columns) -> TurnRow:
     """From ``SELECT_TURNS``."""
     sid, index, prompt, started_at, *rest = columns
     start = TurnStart(SessionId(sid), int(index), prompt, int(started_at))
-    ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event = rest
+    ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event, facts = rest
     if ending is None:
         return TurnRow(start)
     end = TurnEnd(
@@ -164,6 +170,7 @@ def turn_row(columns: Columns) -> TurnRow:
         detail=detail,
         first_event=first_event,
         last_event=last_event,
+        facts=read_meta(facts),
     )
     return TurnRow(start, end)
 

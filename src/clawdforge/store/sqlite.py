@@ -19,6 +19,7 @@ import trio
 from clawdforge.domain.events import EventBatch, EventPage
 from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.keys import IdempotencyKey, KeyedCreation, KeyedTurn
 from clawdforge.domain.ports import (
     AppRow,
     AuditEvent,
@@ -28,7 +29,7 @@ from clawdforge.domain.ports import (
     TurnRow,
     TurnStart,
 )
-from clawdforge.store import events, ledger
+from clawdforge.store import events, keys, ledger
 from clawdforge.store.connections import open_connections, run_on
 from clawdforge.store.faults import unavailable
 from clawdforge.store.writer import Writer
@@ -90,9 +91,9 @@ class SqliteStore:
         """See the port."""
         return await self._write(partial(ledger.expire_files, now=now))
 
-    async def add_session(self, row: SessionRow) -> None:
+    async def add_session(self, row: SessionRow, key: IdempotencyKey | None = None) -> None:
         """See the port. An id that was undone or deleted stays spent: a no-op as well."""
-        await self._write(partial(ledger.add_session, row=row))
+        await self._write(partial(ledger.add_session, row=row, key=key))
 
     async def find_session(self, session_id: SessionId, app: AppName) -> SessionRow | None:
         """See the port."""
@@ -146,6 +147,26 @@ class SqliteStore:
             partial(ledger.list_turns, session_id=session_id, before=before, limit=limit)
         )
 
+    async def find_turn(self, session_id: SessionId, turn_index: int) -> TurnRow | None:
+        """See the port."""
+        return await self._read(
+            partial(ledger.find_turn, session_id=session_id, turn_index=turn_index)
+        )
+
+    async def find_creation(self, app: AppName, name: str, *, since: int) -> KeyedCreation | None:
+        """See the port."""
+        return await self._read(partial(keys.find_creation, app=app, name=name, since=since))
+
+    async def find_keyed_turn(self, session_id: SessionId, name: str) -> KeyedTurn | None:
+        """See the port."""
+        return await self._read(partial(keys.find_keyed_turn, session_id=session_id, name=name))
+
+    async def find_kept_events(self, session_id: SessionId, turn_index: int) -> str | None:
+        """See the port."""
+        return await self._read(
+            partial(keys.find_kept_events, session_id=session_id, turn_index=turn_index)
+        )
+
     async def interrupt_turns(self, *, at: int) -> int:
         """See the port."""
         return await self._write(partial(ledger.interrupt_turns, at=at))
@@ -163,6 +184,10 @@ class SqliteStore:
     async def take_up_events(self, session_id: SessionId) -> int:
         """See the port."""
         return await self._write(partial(events.take_up_events, session_id=session_id))
+
+    async def note_permission(self, row: AuditRow, request_id: str) -> None:
+        """See the port."""
+        await self._write(partial(ledger.note_permission, row=row, request_id=request_id))
 
     async def list_audit(self, session_id: SessionId) -> Sequence[AuditRow]:
         """See the port. In the order of writing."""
