@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import pytest
 import trio
@@ -147,4 +149,30 @@ async def test_a_ledger_that_is_away_puts_the_sweep_off(open_stage: OpenStage) -
         stage.store.unavailable = None
         assert stage.row(session).closed_at is None
         await trio.sleep(60)
+        assert stage.row(session).close_cause == "idle"
+
+
+async def test_a_sweep_takes_uploaded_files_too(open_stage: OpenStage) -> None:
+    """What is over goes with the sweep, counted with no session."""
+    async with open_stage() as stage:
+        files = stage.service.files
+        async with files.receive(AppName("kitchen")) as upload:
+            token = await upload.keep(ttl_secs=60, client_name=None)
+        await stage.service.sweep_once()
+        assert await files.claim(AppName("kitchen"), [token], hold_secs=0)
+        stage.wall.seconds += 60
+        assert await stage.service.sweep_once() == SweepCounts(0, 0)
+        assert stage.store.files == {}
+        assert await files.sweep() == 0, "a file without a row was left for the next sweep"
+
+
+async def test_files_that_cannot_be_swept_stop_no_sweep(
+    open_stage: OpenStage, tmp_path: Path
+) -> None:
+    """Sessions are swept, and the sweeper lives."""
+    async with open_stage(session_ttl_secs=100) as stage:
+        session = await stage.open()
+        stage.wall.seconds += 101
+        (tmp_path / "files").write_text("in the way")
+        assert await stage.service.sweep_once() == SweepCounts(1, 0)
         assert stage.row(session).close_cause == "idle"

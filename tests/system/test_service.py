@@ -295,3 +295,20 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/livez").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_an_uploaded_file_lies_in_the_agents_working_directory(start_server: StartServer) -> None:
+    """Linked under a name of ours that the prompt says; the client's own name is nowhere."""
+    server = start_server().wait_ready()
+    app = server.app()
+    upload = {"file": ("../my secret plan.txt", b"buy milk", "text/plain")}
+    kept = app.post("/files", files=upload, data={"ttl_secs": "60"}).json()
+    assert (kept["ttl_secs"], kept["size"]) == (60, 8)
+    session = app.post("/sessions", json={"agent": "demo"}).json()["session_id"]
+    body = {"prompt": "hello", "files": [kept["file_token"]]}
+    text = app.post(f"/sessions/{session}/turn", json=body).json()["text"]
+    assert "attachment-1-1.txt" in text
+    attached = server.data_dir / "sessions" / session / "work" / "attachment-1-1.txt"
+    assert attached.read_bytes() == b"buy milk"
+    assert attached.stat().st_mode & 0o777 == 0o600
+    assert not list(server.data_dir.rglob("*plan*"))

@@ -115,3 +115,18 @@ def test_leaving_with_a_turn_at_work_does_not_hang() -> None:
             wait_until(lambda: launcher.agents[0].prompts, "the turn is at work")
         assert asked.exception(30) or asked.result().status_code in {200, 503}
     assert launcher.live == 0
+
+
+def test_an_uploaded_file_reaches_the_agent() -> None:
+    """A client uploads, names the token in a turn, and the agent is given the file."""
+    launcher = FakeLauncher()
+    with (
+        running_server(launcher=launcher) as server,
+        client_of(server, server.mint("kitchen")) as client,
+    ):
+        kept = client.post("/files", files={"file": ("notes.md", b"milk")}).json()
+        session = client.post("/sessions", json={"agent": "demo"}).json()["session_id"]
+        asked = {"prompt": "read it", "files": [kept["file_token"]]}
+        client.post(f"/sessions/{session}/turn", json=asked).raise_for_status()
+        ((path,),) = [prompt.files for prompt in launcher.agents[0].prompts]
+        assert (path.suffix, path.read_bytes()) == (".md", b"milk")
