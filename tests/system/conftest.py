@@ -18,6 +18,7 @@ import pytest
 
 from clawdforge.app import new_incarnation
 from clawdforge.processes.leftovers import ProcessView, living, look_around
+from clawdforge.processes.runtime import wanted
 from tests.installed import runtime_dir as runtime_dir  # noqa: PLC0414 - a fixture to offer on
 from tests.waiting import wait_until
 
@@ -77,9 +78,6 @@ class Server:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._log.close()
-        wait_until(
-            lambda: not processes_of(self.data_dir), "every process of ours is gone", secs=10
-        )
 
     def wait_ready(self) -> Server:
         """Read the one ready line."""
@@ -117,6 +115,16 @@ class Server:
 
 
 StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def runtime_without_claude(runtime_dir: Path, tmp_path: Path) -> Path:
+    """The shared acpx, in a runtime directory where nobody has installed Claude."""
+    directory = tmp_path / "runtime"
+    directory.mkdir()
+    acpx = wanted(runtime_dir, "acpx").directory
+    (directory / acpx.name).symlink_to(acpx)
+    return directory
 
 
 @pytest.fixture

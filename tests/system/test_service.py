@@ -147,13 +147,15 @@ def test_an_unknown_agent_is_refused_with_the_known_ones(start_server: StartServ
 
 
 def test_an_agent_that_cannot_start_leaves_nothing(
-    start_server: StartServer, tmp_path: Path
+    start_server: StartServer, tmp_path: Path, runtime_without_claude: Path
 ) -> None:
     """502 says which command mends it, or how it died; no row, no slot, no process."""
     file = tmp_path / "clawdforge.toml"
     file.write_text(f'[agents.dead]\nargv = ["{sys.executable}", "-c", "raise SystemExit(3)"]\n')
     server = start_server(
-        CLAWDFORGE_CONFIG=str(file), CLAWDFORGE_MAX_LIVE_SESSIONS="1"
+        CLAWDFORGE_CONFIG=str(file),
+        CLAWDFORGE_MAX_LIVE_SESSIONS="1",
+        CLAWDFORGE_RUNTIME_DIR=str(runtime_without_claude),
     ).wait_ready()
     app = server.app()
     missing = app.post("/sessions", json={})
