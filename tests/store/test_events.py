@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clawdforge.domain.events import (
     EVENT_RESERVE,
-    Entry,
     EventBatch,
     EventPage,
-    Gap,
     NumberedEvent,
-    last_number,
-    name_gaps,
 )
 from clawdforge.domain.ports import Store
 
@@ -166,25 +159,3 @@ async def test_what_the_log_holds_is_what_its_session_says(database: Path) -> No
         )
     )
     assert held == counted == 90
-
-
-# --- gaps -----------------------------------------------------------------------------------------
-
-
-def numbers_of(entries: Sequence[Entry]) -> list[int]:
-    """Every number that the entries speak of."""
-    spans = [
-        range(one.first, one.last + 1) if isinstance(one, Gap) else (one.number,) for one in entries
-    ]
-    return [number for span in spans for number in span]
-
-
-@given(after=st.integers(0, 20), kept=st.sets(st.integers(1, 40)), beyond=st.integers(0, 5))
-def test_no_number_is_passed_over_in_silence(after: int, kept: set[int], beyond: int) -> None:
-    """From where a reader stands to the page's end, each number is told once: shown or missing."""
-    shown = sorted(number for number in kept if number > after)
-    up_to = (shown[-1] if shown else after) + beyond
-    entries = name_gaps(after, EventPage(events(*shown), up_to))
-    assert numbers_of(entries) == list(range(after + 1, up_to + 1))
-    assert [one.number for one in entries if isinstance(one, NumberedEvent)] == shown
-    assert not entries or last_number(entries[-1]) == up_to

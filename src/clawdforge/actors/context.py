@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from clawdforge.actors.feed import Feeds
 from clawdforge.actors.workload import Workload
 from clawdforge.config import Config
 from clawdforge.domain.files import FileShelf
@@ -26,3 +27,8 @@ class SessionContext:
     now: Callable[[], int]
     files: FileShelf
     workload: Workload = attrs.field(factory=Workload)
+    feeds: Feeds = attrs.field(init=False)
+
+    @feeds.default
+    def _make_feeds(self) -> Feeds:
+        return Feeds(self.store, self.config.event_log_bytes)

@@ -16,6 +16,7 @@ import trio
 
 from clawdforge.actors.context import LEDGER_SECS, SessionContext
 from clawdforge.actors.conversation import converse
+from clawdforge.actors.feed import Feed
 from clawdforge.actors.keeper import AgentKeeper
 from clawdforge.actors.messages import StartTurn
 from clawdforge.actors.permissions import PermissionDesk
@@ -48,6 +49,7 @@ class TurnLine:
     context: SessionContext
     keeper: AgentKeeper
     desk: PermissionDesk
+    feed: Feed
     on_lost: Callable[[], None]
     nursery: trio.Nursery = attrs.field(init=False)
     turn_count: int = 0
@@ -158,7 +160,8 @@ class TurnLine:
         self.keeper.was_asked = True
         grace_secs = self.context.config.cancel_grace_secs
         try:
-            return await converse(agent, turn, self.keeper, self.desk, grace_secs)
+            with self.feed.spanning(turn.events):
+                return await converse(agent, turn, self.keeper, self.desk, grace_secs)
         finally:
             self.working = None
 
@@ -187,13 +190,16 @@ class TurnLine:
         if not isinstance(end, Verdict):
             return end
         try:
+            self.feed.ring()
             with trio.fail_after(LEDGER_SECS):
-                await self.context.store.end_turn(self._turn_end(turn, end))
+                await self.context.store.end_turn(self._turn_end(turn, end), batch)
+            self.feed.mark_written(batch)
         except (StoreUnavailable, trio.TooSlowError):
             log.warning("turn end not written", agent=self.agent, ending=end.ending)
             return StoreUnavailable("the turn's ending could not be written")
         return turn.judged(end)
 
+        batch = self.feed.unwritten()
     def _turn_end(self, turn: Turn, verdict: Verdict) -> TurnEnd:
         return TurnEnd(
             session_id=self.session_id,
@@ -205,3 +211,5 @@ class TurnLine:
             ended_at=self.context.now(),
             detail=str(verdict.error) if verdict.error else turn.stop_cause,
         )
+            first_event=turn.events.first,
+            last_event=turn.events.last,

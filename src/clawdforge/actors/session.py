@@ -62,6 +62,7 @@ class SessionActor:
         self._release = release
         self._is_on_record = birth is None
         self._birth_error: ClawdforgeError | None = None
+        self._feed = context.feeds.hold(row.session_id)
         self._line = self._make_line()
         self._cause: str | None = None
         self._closers: list[CloseSession] = []
@@ -91,6 +92,8 @@ class SessionActor:
                 self._line.live_in(nursery)
                 if self._birth is not None:
                     nursery.start_soon(self._open, self._birth)
+                else:
+                    nursery.start_soon(self._feed.run_writer)
                 await self._read_mailbox()
             cause = self._cause or "crash"
         except trio.Cancelled:
@@ -102,12 +105,14 @@ class SessionActor:
 
     async def _read_row(self) -> None:
         """What an earlier incarnation left: only now is it certain to be over."""
-        row = self.row
+        row, store, last_event = self.row, self._context.store, 0
         if self._birth is None:
             with trio.fail_after(LEDGER_SECS):
-                row = await self._context.store.find_session(row.session_id, row.app_name) or row
+                row = await store.find_session(row.session_id, row.app_name) or row
+                last_event = await store.take_up_events(row.session_id)
         self.row = row
         self._line.take_up(row.turn_count)
+        self._feed.take_up(last_event)
 
     def _make_line(self) -> TurnLine:
         row, context, config = self.row, self._context, self._context.config
@@ -120,6 +125,7 @@ class SessionActor:
             PermissionDesk(config.permission_secs),
             on_lost=lambda: self._begin_close("not_resumable"),
         )
+            self._feed,
 
     async def _read_mailbox(self) -> None:
         while True:
@@ -155,12 +161,14 @@ class SessionActor:
             self._is_on_record = True
             birth.reply.set(self.row)
 
+            self._nursery.start_soon(self._feed.run_writer)
     # --- what the agent says (AgentSink) ----------------------------------------------------------
 
     def on_event(self, message: Message, size_bytes: int) -> None:
         """Updates between turns belong to the session; no turn has them."""
         if self._line.working is not None:
             self._line.working.transcript.add(message, size_bytes)
+        self._feed.add(message)
 
     def on_skipped(self, count: int) -> None:
         """Count what was no message."""
@@ -203,29 +211,35 @@ class SessionActor:
         failure: ClawdforgeError | None = None
         try:
             with trio.fail_after(LEDGER_SECS):
-                await self._settle(cause)
+        end: str | None = None
+                end = cause if await self._settle(cause) else None
         except (StoreUnavailable, trio.TooSlowError):
             failure = StoreUnavailable("the session's end could not be written")
             log.warning("session end not written", agent=self.row.agent, cause=cause)
         finally:
             self._release()
             self.mailbox.close()
+            self._feed.leave(end=end)
+            self._context.feeds.let_go(self._feed)
             if self._birth is not None:
                 fail_asker(self._birth, self._birth_error or SessionGone())
             for closer in self._closers:
                 fail_asker(closer, failure) if failure else closer.reply.set(True)
 
-    async def _settle(self, cause: str) -> None:
+    async def _settle(self, cause: str) -> bool:
+        """Bring the ledger up to date; whether the session has ended, and not just its actor."""
         row, context = self.row, self._context
         # A birth's caller may leave in the moment of the answer: what it never got is undone.
         if not self._is_on_record or cause == "caller_gone":
+        await self._feed.flush()
             if cause == "caller_gone" or self._birth_error is not None:
                 await context.store.undo_session(row, cause=cause, at=context.now())
         elif cause in LEFT_OPEN and row.can_resume:
-            return
+            return False
         else:
             event: AuditEvent = "sweep_close" if cause == "idle" else "close"
             await context.store.close_session(
                 row.session_id, event=event, cause=cause, at=context.now()
             )
         await context.launcher.discard(row.session_id)
+        return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clawdforge.actors.feed import EventSpan
 from clawdforge.domain.turns import TurnResult
 
 if TYPE_CHECKING:  # a turn gives out tickets
@@ -29,6 +30,16 @@ class TurnTicket:
     def turn_index(self) -> int:
         """The turn's number in its session, from 1."""
         return self._turn.index
+
+    @property
+    def is_over(self) -> bool:
+        """Whether ``result`` would answer at once."""
+        return self._turn.ended.is_set()
+
+    @property
+    def events(self) -> EventSpan:
+        """Which of the session's events are the turn's."""
+        return self._turn.events
 
     async def result(self) -> TurnResult:
         """Wait for the turn's one ending. Cancelling stops only the waiting.

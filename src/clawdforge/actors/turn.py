@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import trio
 
+from clawdforge.actors.feed import EventSpan
 from clawdforge.actors.mailbox import Reply
 from clawdforge.actors.ticket import TurnTicket
 from clawdforge.domain.transcript import Transcript
@@ -28,6 +29,7 @@ class Turn:
         self.transcript = transcript
         self.is_head = trio.Event()
         self.ended = trio.Event()
+        self.events = EventSpan()
         self.is_admitted = False
         self._joining: list[tuple[Reply[TurnTicket], TurnTicket]] = []
         self._callers = 0

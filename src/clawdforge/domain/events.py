@@ -28,7 +28,7 @@ class NumberedEvent:
     @property
     def size_bytes(self) -> int:
         """What it counts for against every limit: its text in UTF-8."""
-        return len(self.message.encode())
+        return len(self.message) if self.message.isascii() else len(self.message.encode())
 
 
 @attrs.frozen
@@ -76,6 +76,20 @@ def name_gaps(after: int, page: EventPage) -> list[Entry]:
 def last_number(entry: Entry) -> int:
     """Where a reader stands who has had ``entry``."""
     return entry.last if isinstance(entry, Gap) else entry.number
+
+
+def cut_off(entries: Sequence[Entry], last: int | None) -> Sequence[Entry]:
+    """What there is up to the number ``last``."""
+    if last is None:
+        return entries
+    kept: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry, Gap):
+            if entry.first <= last:
+                kept.append(Gap(entry.first, min(entry.last, last)))
+        elif entry.number <= last:
+            kept.append(entry)
+    return kept
 
 
 class EventLog(Protocol):
