@@ -182,6 +182,7 @@ class TurnLine:
             if self._turns:
                 self._turns[0].is_head.set()
             turn.end(result)
+            self.feed.ring()
 
     async def _settle(
         self, turn: Turn, end: Verdict | ClawdforgeError
@@ -189,8 +190,8 @@ class TurnLine:
         """What to answer: nothing is acknowledged that the ledger does not have."""
         if not isinstance(end, Verdict):
             return end
+        batch = self.feed.unwritten()
         try:
-            self.feed.ring()
             with trio.fail_after(LEDGER_SECS):
                 await self.context.store.end_turn(self._turn_end(turn, end), batch)
             self.feed.mark_written(batch)
@@ -199,7 +200,6 @@ class TurnLine:
             return StoreUnavailable("the turn's ending could not be written")
         return turn.judged(end)
 
-        batch = self.feed.unwritten()
     def _turn_end(self, turn: Turn, verdict: Verdict) -> TurnEnd:
         return TurnEnd(
             session_id=self.session_id,
@@ -210,6 +210,6 @@ class TurnLine:
             duration_ms=turn.duration_ms,
             ended_at=self.context.now(),
             detail=str(verdict.error) if verdict.error else turn.stop_cause,
-        )
             first_event=turn.events.first,
             last_event=turn.events.last,
+        )

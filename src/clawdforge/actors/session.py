@@ -123,9 +123,9 @@ class SessionActor:
             context,
             keeper,
             PermissionDesk(config.permission_secs),
+            self._feed,
             on_lost=lambda: self._begin_close("not_resumable"),
         )
-            self._feed,
 
     async def _read_mailbox(self) -> None:
         while True:
@@ -159,16 +159,16 @@ class SessionActor:
             self._begin_close("not_started")
         else:
             self._is_on_record = True
+            self._nursery.start_soon(self._feed.run_writer)
             birth.reply.set(self.row)
 
-            self._nursery.start_soon(self._feed.run_writer)
     # --- what the agent says (AgentSink) ----------------------------------------------------------
 
     def on_event(self, message: Message, size_bytes: int) -> None:
         """Updates between turns belong to the session; no turn has them."""
+        self._feed.add(message)
         if self._line.working is not None:
             self._line.working.transcript.add(message, size_bytes)
-        self._feed.add(message)
 
     def on_skipped(self, count: int) -> None:
         """Count what was no message."""
@@ -209,18 +209,18 @@ class SessionActor:
     async def _clean_up(self, cause: str) -> None:
         """The one end: the tree is dead by now; settle the ledger, free the slot, answer all."""
         failure: ClawdforgeError | None = None
+        end: str | None = None
         try:
             with trio.fail_after(LEDGER_SECS):
-        end: str | None = None
                 end = cause if await self._settle(cause) else None
         except (StoreUnavailable, trio.TooSlowError):
             failure = StoreUnavailable("the session's end could not be written")
             log.warning("session end not written", agent=self.row.agent, cause=cause)
         finally:
-            self._release()
-            self.mailbox.close()
             self._feed.leave(end=end)
             self._context.feeds.let_go(self._feed)
+            self._release()
+            self.mailbox.close()
             if self._birth is not None:
                 fail_asker(self._birth, self._birth_error or SessionGone())
             for closer in self._closers:
@@ -229,9 +229,9 @@ class SessionActor:
     async def _settle(self, cause: str) -> bool:
         """Bring the ledger up to date; whether the session has ended, and not just its actor."""
         row, context = self.row, self._context
+        await self._feed.flush()
         # A birth's caller may leave in the moment of the answer: what it never got is undone.
         if not self._is_on_record or cause == "caller_gone":
-        await self._feed.flush()
             if cause == "caller_gone" or self._birth_error is not None:
                 await context.store.undo_session(row, cause=cause, at=context.now())
         elif cause in LEFT_OPEN and row.can_resume:
