@@ -17,6 +17,7 @@ import attrs
 from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, Ending, SessionRow, TurnEnd, TurnStart
+from clawdforge.domain.runs import RunEnd, RunStart
 
 LAB = AppName("lab")
 SHOP = AppName("shop")
@@ -66,6 +67,33 @@ def file(name: str, **fields: Any) -> FileRow:
     """A file of the app LAB, valid from 1000 to 2000."""
     row = FileRow(LAB, name, size=5, created_at=1000, expires_at=2000)
     return attrs.evolve(row, **fields)
+
+
+def run_start(run_id: str = "run-1", **fields: Any) -> RunStart:
+    """A run of the app LAB that began at 3000."""
+    start = RunStart(
+        run_id=run_id,
+        app_name=LAB,
+        model="sonnet",
+        started_at=3000,
+        prompt_chars=6,
+        system_chars=2,
+        file_count=1,
+    )
+    return attrs.evolve(start, **fields)
+
+
+def run_end(run_id: str = "run-1", **fields: Any) -> RunEnd:
+    """The ending of ``run_start(run_id)``."""
+    end = RunEnd(
+        run_id=run_id,
+        outcome="completed",
+        stop_reason="end_turn",
+        ended_at=3002,
+        duration_ms=2000,
+        result_chars=5,
+    )
+    return attrs.evolve(end, **fields)
 
 
 EDITOR = """

@@ -18,7 +18,7 @@ from clawdforge.errors import ClawdforgeError
 from clawdforge.store.memory import MemoryStore
 from clawdforge.store.sqlite import open_sqlite_store
 
-from .examples import LAB, SHOP, app, ended, file, session, session_id, turn
+from .examples import LAB, SHOP, app, ended, file, run_end, run_start, session, session_id, turn
 
 
 @attrs.frozen
@@ -73,7 +73,14 @@ keeping_ends = st.builds(
 decisions = st.builds(lambda of, at: AuditRow(of, "permission", at, {"by": "clock"}), ids, times)
 files = st.builds(file, st.sampled_from("ab"), app_name=owners, expires_at=times)
 
+run_ids = st.sampled_from(["r1", "r2", "r3"])
+run_starts = st.builds(
+    run_start, run_ids, app_name=owners, started_at=times, prompt=st.none() | texts
+)
+run_ends = st.builds(run_end, run_ids, ended_at=times, result=st.none() | texts)
+
 READS = st.one_of(
+    call("list_runs", owners, limit=st.integers(0, 3)),
     call("list_apps"),
     call("find_app", digests),
     call("find_session", ids, owners),
@@ -88,6 +95,10 @@ READS = st.one_of(
     call("read_events", ids, after=st.integers(0, 9), max_bytes=st.sampled_from([1, 20, 1000])),
 )
 WRITES = st.one_of(
+    call("begin_run", run_starts),
+    call("end_run", run_ends),
+    call("interrupt_runs", at=times),
+    call("sweep_audit", before=times),
     call("add_app", st.builds(app, owners, at=times), digests),
     call("revoke_app", owners),
     call("add_file", files, digests),
@@ -118,6 +129,7 @@ WRITES = st.one_of(
 async def everything(store: Store) -> list[Any]:
     """All that can be read out of a ledger."""
     seen: list[Any] = [await store.list_apps(), await store.list_all_sessions()]
+    seen += [await store.list_runs(owner, limit=99) for owner in (LAB, SHOP)]
     for number in (1, 2, 3):
         seen.append(await store.list_turns(session_id(number), before=None, limit=99))
         seen.append(await store.list_audit(session_id(number)))

@@ -18,6 +18,7 @@ from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.keys import IdempotencyKey, KeyBook
 from clawdforge.domain.profiles import AgentProfile, Permissions
+from clawdforge.domain.runs import RunLog
 
 Value_contra = TypeVar("Value_contra", contravariant=True)
 
@@ -239,7 +240,7 @@ class AuditRow:
     meta: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-class Store(EventLog, KeyBook, Protocol):
+class Store(EventLog, KeyBook, RunLog, Protocol):
     """The ledger. The database is the truth: nothing here is cached.
 
     Every method may raise StoreUnavailable, and may be cancelled while it waits; *cancelled never

@@ -33,11 +33,12 @@ from clawdforge.errors import (
 )
 from clawdforge.store import rows
 from clawdforge.store.keyring import KeyRing
+from clawdforge.store.runbook import MemoryRuns
 from clawdforge.store.shelf import EventShelf
 
 
 @attrs.define
-class MemoryStore:
+class MemoryStore(MemoryRuns):
     """:class:`clawdforge.domain.ports.Store` without a database.
 
     Every method is one checkpoint and then one step that nothing can interrupt.
@@ -279,6 +280,14 @@ class MemoryStore:
         """See the port."""
         await self.check()
         return [row for row in self.audit if row.session_id == session_id]
+
+    async def sweep_audit(self, *, before: int) -> int:
+        """See the port."""
+        await self.check()
+        kept = [row for row in self.audit if row.at >= before or row.session_id in self.sessions]
+        gone = len(self.audit) - len(kept) + self._forget_runs(before=before)
+        self.audit[:] = kept
+        return gone
 
     async def check(self) -> None:
         """See the port."""

@@ -137,7 +137,29 @@ CREATE TRIGGER keys_go_with_their_session AFTER DELETE ON sessions BEGIN
 END;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG, FILES, KEYS)
+RUNS: Final = """
+CREATE TABLE runs (
+  run_id TEXT NOT NULL PRIMARY KEY,
+  app_name TEXT NOT NULL,
+  model TEXT NOT NULL,
+  started_at INTEGER NOT NULL,
+  prompt_chars INTEGER NOT NULL,
+  system_chars INTEGER NOT NULL DEFAULT 0,
+  file_count INTEGER NOT NULL DEFAULT 0,
+  outcome TEXT,
+  stop_reason TEXT,
+  ended_at INTEGER,
+  duration_ms INTEGER,
+  result_chars INTEGER,
+  prompt TEXT,
+  result TEXT
+);
+CREATE INDEX runs_by_app ON runs (app_name, started_at);
+CREATE INDEX runs_by_age ON runs (started_at);
+CREATE INDEX session_events_by_age ON session_events (at);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (SESSIONS_AND_TURNS, EVENT_LOG, FILES, KEYS, RUNS)
 """``MIGRATIONS[n]`` leads from version n to version n + 1."""
 
 

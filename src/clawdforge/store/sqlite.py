@@ -32,6 +32,7 @@ from clawdforge.domain.ports import (
 from clawdforge.store import events, keys, ledger
 from clawdforge.store.connections import open_connections, run_on
 from clawdforge.store.faults import unavailable
+from clawdforge.store.runs import SqliteRuns
 from clawdforge.store.writer import Writer
 
 Result = TypeVar("Result")
@@ -39,7 +40,7 @@ Result = TypeVar("Result")
 BUSY_TIMEOUT_SECS = 5.0
 
 
-class SqliteStore:
+class SqliteStore(SqliteRuns):
     """:class:`clawdforge.domain.ports.Store` on SQLite; made by :func:`open_sqlite_store`."""
 
     def __init__(self, writer: Writer, readers: Sequence[apsw.AsyncConnection]) -> None:
