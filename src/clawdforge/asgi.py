@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
+import trio
+
 from clawdforge.app import open_service
 from clawdforge.connections import install_bounded_connections
 from clawdforge.errors import ClawdforgeError, NotReady
@@ -52,6 +54,9 @@ class Application:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # unbounded: the server says when it stops
                 self._edge = None
+                service.start_drain()
+                with trio.move_on_after(config.drain_secs):  # turns that have no caller to wait
+                    await service.wait_idle()
         except Exception as error:  # noqa: BLE001 - whatever it is, the server must end
             phase = "startup" if self._edge is None else "shutdown"
             self._edge = None

@@ -173,19 +173,40 @@ async def serve_until_stopped(
         )
         stopping.is_ready = True
         announce(url)
-        await stopping.asked.wait()
+        await _wait_asked(service, stopping)
         await drain(service, edge)
         drained.set()
 
 
+async def _wait_asked(service: RunningService, stopping: Stopping) -> None:
+    """Return when a signal or the admin asks for a drain. Unbounded: until then we serve."""
+
+    async def obey_admin() -> None:
+        await service.wait_drain_requested()
+        stopping.ask()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(obey_admin)
+        await stopping.asked.wait()
+        nursery.cancel_scope.cancel()
+
+
 async def drain(service: RunningService, edge: Edge) -> None:
-    """Refuse new work, let turns finish up to ``drain_secs``, call off what is left."""
+    """Refuse new work, let turns finish up to ``drain_secs``, call off what is left.
+
+    Requests without an answer are told 503. Streams have begun theirs: with their session's actor
+    they get an ending, so that no caller takes a cut connection for an answer.
+    """
     service.start_drain()
     _log.info("draining", up_to_secs=service.config.drain_secs)
     with trio.move_on_after(service.config.drain_secs) as patience:
         await service.wait_idle()
-        await edge.wait_answered()
     if patience.cancelled_caught:
+        edge.cancel_requests()
+    await service.stop_work()
+    with trio.move_on_at(max(patience.deadline, trio.current_time() + FINISH_SECS)) as answering:
+        await edge.wait_answered()
+    if answering.cancelled_caught:
         edge.cancel_requests()
 
 
@@ -212,8 +233,7 @@ class Stopping:
             async for number in signals:
                 count += 1
                 if count == 1 and self.is_ready:
-                    self.asked.set()
-                    self._start_watchdog(self._config.drain_secs)
+                    self.ask()
                 elif count <= 2:
                     # Before there is anything to drain, the first signal is as good as the second.
                     self.exit_code = EXIT_DRAINED if count == 1 else 128 + number
@@ -221,6 +241,12 @@ class Stopping:
                     root.cancel()
                 else:
                     os._exit(128 + number)
+
+    def ask(self) -> None:
+        """Ask for a drain. Idempotent."""
+        if not self.asked.is_set():
+            self.asked.set()
+            self._start_watchdog(self._config.drain_secs)
 
     def _start_watchdog(self, drain_secs: float) -> None:
         """A thread that ends the process when nothing else can: the event loop may be stuck."""

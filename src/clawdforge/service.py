@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
+
+import trio
 
 from clawdforge.actors.context import SessionContext
 from clawdforge.actors.messages import (
@@ -22,11 +24,11 @@ from clawdforge.actors.messages import (
     Sweep,
 )
 from clawdforge.actors.ticket import TurnTicket
-from clawdforge.actors.tree import Tree
+from clawdforge.actors.tree import Tree, shut_down
 from clawdforge.config import Config
 from clawdforge.domain.admission import RETRY_DRAINING_SECS
 from clawdforge.domain.files import FileShelf
-from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, SessionRow, Store
 from clawdforge.domain.sweeping import SweepCounts
 from clawdforge.domain.turns import TurnRequest, TurnResult
@@ -62,6 +64,7 @@ class LiveService:
         self._pool = tree.pool
         self._sweeper = tree.sweeper
         self._versions = versions
+        self._drain_requested = trio.Event()
 
     # --- what is known without asking -------------------------------------------------------------
 
@@ -88,6 +91,11 @@ class LiveService:
     def is_draining(self) -> bool:
         """Whether shutdown has begun."""
         return self._pool.is_draining
+
+    @property
+    def resting_agents(self) -> Collection[AgentName]:
+        """Agents whose circuit is open."""
+        return self._context.starts.circuits.open_agents
 
     @property
     def open_sessions(self) -> int:
@@ -219,6 +227,19 @@ class LiveService:
     def start_drain(self) -> None:
         """Refuse sessions and turns from now on."""
         self._pool.is_draining = True
+
+    def request_drain(self) -> None:
+        """See the protocol."""
+        self.start_drain()
+        self._drain_requested.set()
+
+    async def wait_drain_requested(self) -> None:
+        """See the protocol."""
+        await self._drain_requested.wait()
+
+    async def stop_work(self) -> None:
+        """See the protocol."""
+        await shut_down(self._context, self._pool)
 
     async def wait_idle(self) -> None:
         """Return when no turn and no creation is in progress. Unbounded: the server bounds it."""

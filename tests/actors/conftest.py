@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from clawdforge.actors.context import SessionContext
+from clawdforge.actors.starts import Starts
 from clawdforge.actors.tree import Tree, open_tree
 from clawdforge.config import DEMO, Config
 from clawdforge.domain.ids import AppName, SessionId
@@ -134,7 +135,9 @@ def open_stage(tmp_path: Path) -> OpenStage:
     """Opens a stage. Its modules run in virtual time."""
 
     @asynccontextmanager
-    async def opening(*, can_resume: bool = True, **settings: Any) -> AsyncIterator[Stage]:
+    async def opening(
+        *, can_resume: bool = True, starts: Starts | None = None, **settings: Any
+    ) -> AsyncIterator[Stage]:
         config = Config(**{"turn_queue": 2, "max_live_sessions": 3, **settings})
         store, launcher, wall = MemoryStore(), FakeLauncher(can_resume=can_resume), WallClock()
         shelf = DiskShelf(
@@ -144,7 +147,9 @@ def open_stage(tmp_path: Path) -> OpenStage:
             now=wall.now,
             run_sync=run_in_place,
         )
-        context = SessionContext(config, store, launcher, wall.now, shelf)
+        context = SessionContext(
+            config, store, launcher, wall.now, shelf, starts=starts or Starts(config)
+        )
         async with trio.open_nursery() as nursery:
             async with open_tree(context) as tree:
                 service = LiveService(context, tree, Versions)

@@ -68,6 +68,9 @@ class FakeService:
     result: TurnResult = DONE
     is_draining: bool = False
     open_sessions: int = 0
+    resting_agents: frozenset[AgentName] = frozenset()
+    drain_requested: trio.Event = attrs.field(factory=trio.Event)
+    has_stopped: bool = False
     live: set[str] = attrs.field(factory=set)
     asked: list[Any] = attrs.field(factory=list)
     holds: bool = False
@@ -130,6 +133,17 @@ class FakeService:
     async def revoke(self, name: AppName) -> None:
         await self._take(name)
         await self.store.revoke_app(name)
+
+    def request_drain(self) -> None:
+        self.start_drain()
+        self.drain_requested.set()
+
+    async def wait_drain_requested(self) -> None:
+        await self.drain_requested.wait()
+
+    async def stop_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.has_stopped = True
 
     def start_drain(self) -> None:
         self.is_draining = True

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from clawdforge.actors.feed import Feeds
+from clawdforge.actors.starts import Starts
 from clawdforge.actors.workload import Workload
 from clawdforge.config import Config
 from clawdforge.domain.files import FileShelf
@@ -19,7 +20,7 @@ LEDGER_SECS: Final = 15.0
 
 @attrs.frozen
 class SessionContext:
-    """The settings, the ports, the clock, and the count of what is in progress."""
+    """The settings, the ports, the clock, and what all sessions share: work, starts."""
 
     config: Config
     store: Store
@@ -27,6 +28,12 @@ class SessionContext:
     now: Callable[[], int]
     files: FileShelf
     workload: Workload = attrs.field(factory=Workload)
+    starts: Starts = attrs.field()
+
+    @starts.default
+    def _as_configured(self) -> Starts:
+        return Starts(self.config)
+
     feeds: Feeds = attrs.field(init=False)
 
     @feeds.default

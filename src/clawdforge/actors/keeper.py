@@ -10,6 +10,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from clawdforge.actors.starts import Starts
 from clawdforge.domain.ports import Agent, AgentExit, AgentSink, Launcher, LaunchSpec
 from clawdforge.errors import AgentNotStarted
 
@@ -27,6 +28,7 @@ class AgentKeeper:
     start_secs: float
     on_exit: Callable[[AgentExit], None]
     spec: LaunchSpec
+    starts: Starts
     nursery: trio.Nursery = attrs.field(init=False)
     was_asked: bool = False
     agent: Agent | None = None
@@ -35,19 +37,21 @@ class AgentKeeper:
     async def ready(self) -> Agent:
         """The agent; when there is none, it is started and the handshake waited for.
 
-        Raises AgentNotStarted (within ``start_secs``) or AgentNotResumable; nothing of it is left
-        then. Cancelling ends a start likewise.
+        Raises AgentNotStarted (within ``start_secs``), AgentNotResumable or, when it was not tried,
+        what ``Starts.one`` raises (within ``start_secs`` more); nothing of it is left then.
+        Cancelling ends a start likewise.
         """
         if self.agent is not None:
             return self.agent
         await self._prove_dead()
         spec = attrs.evolve(self.spec, is_resuming=self.was_asked)
-        with trio.move_on_after(self.start_secs):
-            agent: Agent = await self.nursery.start(self._host, spec)
-            if self._dead is not None and not self._dead.is_set():  # it may have died meanwhile
-                self.agent = agent
-            return agent
-        raise AgentNotStarted(spec.profile.name, f"no handshake within {self.start_secs:g} s")
+        async with self.starts.one(spec.profile.name, within_secs=self.start_secs):
+            with trio.move_on_after(self.start_secs):
+                agent: Agent = await self.nursery.start(self._host, spec)
+                if self._dead is not None and not self._dead.is_set():  # it may have died meanwhile
+                    self.agent = agent
+                return agent
+            raise AgentNotStarted(spec.profile.name, f"no handshake within {self.start_secs:g} s")
 
     async def kill(self) -> None:
         """Kill the tree and wait until it is proved dead (the launcher bounds that)."""

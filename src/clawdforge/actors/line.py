@@ -77,10 +77,10 @@ class TurnLine:
         self.nursery = self.keeper.nursery = self.desk.nursery = nursery
 
     def admit(self, message: StartTurn) -> None:
-        """Give the turn its place and its index, or refuse it: SessionBusy."""
-        limit = self.context.config.turn_queue
-        if len(self._turns) > limit:
-            message.reply.fail(SessionBusy(limit))
+        """Give the turn its place and its index, or refuse it: SessionBusy, a CapacityError."""
+        refusal = self._refusal()
+        if refusal is not None:
+            message.reply.fail(refusal)
             return
         turn = self._make_turn(message.request)
         turn.join(message.reply)
@@ -95,6 +95,14 @@ class TurnLine:
             turn.stop("close")
         for turn in turns:
             await turn.ended.wait()
+
+    def _refusal(self) -> ClawdforgeError | None:
+        limit = self.context.config.turn_queue
+        if len(self._turns) > limit:
+            return SessionBusy(limit)
+        if not self._turns and self.keeper.agent is None:  # it would have to start one
+            return self.context.starts.refusal(self.agent)
+        return None
 
     def _make_turn(self, request: TurnRequest) -> Turn:
         self.turn_count += 1

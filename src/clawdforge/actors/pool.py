@@ -84,21 +84,24 @@ class PoolActor:
     def _handle(self, message: PoolMail, nursery: trio.Nursery) -> None:
         match message:
             case OpenSession(row, reply):
-                if not self._refuse(reply):
+                if not self._refuse(row, reply):
                     self._start(row, message, nursery)
             case ActivateSession(row, reply):
                 ref = self.lookup(row.session_id)
                 if ref is not None:
                     reply.set(ref)
-                elif not self._refuse(reply):
+                elif not self._refuse(row, reply):
                     reply.set(self._start(row, None, nursery))
             case CloseAll():
                 nursery.start_soon(self._close_all, message)
             case _:
                 assert_never(message)
 
-    def _refuse(self, reply: Reply[SessionRow] | Reply[SessionRef]) -> CapacityError | None:
+    def _refuse(
+        self, row: SessionRow, reply: Reply[SessionRow] | Reply[SessionRef]
+    ) -> CapacityError | None:
         refusal = refuse_admission(live=self.count, limit=self.limit, is_draining=self.is_draining)
+        refusal = refusal or self._context.starts.refusal(row.agent)
         if refusal is not None:
             reply.fail(refusal)
         return refusal

@@ -117,7 +117,9 @@ class SessionActor:
     def _make_line(self) -> TurnLine:
         row, context, config = self.row, self._context, self._context.config
         spec = LaunchSpec(row.session_id, config.agents[row.agent], row.model, row.permissions)
-        keeper = AgentKeeper(context.launcher, self, config.start_secs, self._on_agent_exit, spec)
+        keeper = AgentKeeper(
+            context.launcher, self, config.start_secs, self._on_agent_exit, spec, context.starts
+        )
         return TurnLine(
             row.session_id,
             context,

@@ -44,15 +44,18 @@ async def open_tree(context: SessionContext) -> AsyncIterator[Tree]:
                 run_child, ChildSpec("sweeper", sweeper.run, "permanent"), report_end
             )
             yield Tree(pool, sweeper)
-            await _shut_down(context, pool)
+            await shut_down(context, pool)
             nursery.cancel_scope.cancel()
     finally:
         pool.mailbox.close()
         sweeper.mailbox.close()
 
 
-async def _shut_down(context: SessionContext, pool: PoolActor) -> None:
-    """Let every session climb its ladder; what does not end in time is cancelled with the tree."""
+async def shut_down(context: SessionContext, pool: PoolActor) -> None:
+    """Take nothing new, and let every session climb its ladder.
+
+    What does not end in time is cancelled with the tree.
+    """
     pool.is_draining = True
     with trio.move_on_after(context.config.cancel_grace_secs + KILL_SECS + LEDGER_SECS):
         await pool.mailbox.ref.ask(lambda reply: CloseAll("shutdown", None, reply))

@@ -42,6 +42,9 @@ async def show_readiness(call: Call[Nothing]) -> Done:
         await call.service.store.check()
     except StoreUnavailable:
         missing.append("the ledger is not available")
+    resting = frozenset(call.service.resting_agents)
+    if resting and resting >= call.service.config.agents.keys():
+        missing.append("no agent starts; each is left alone for a while")
     if missing:
         raise NotReady(missing)
     return Done()

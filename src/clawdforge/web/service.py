@@ -6,7 +6,7 @@ Routes know this protocol, the ledger's port and the configuration, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -99,6 +99,10 @@ class Service(Protocol):
         """Whether shutdown has begun: nothing new is taken."""
 
     @property
+    def resting_agents(self) -> Collection[AgentName]:
+        """Agents that keep failing and are left alone now: their circuits are open."""
+
+    @property
     def open_sessions(self) -> int:
         """How many sessions have a live actor now."""
 
@@ -146,6 +150,9 @@ class Service(Protocol):
     async def revoke(self, name: AppName) -> None:
         """Revoke the token and close the app's live sessions. Raises AppNotFound."""
 
+    def request_drain(self) -> None:
+        """Take nothing new from now on, and have the server stop when it can. Idempotent."""
+
 
 class RunningService(Service, Protocol):
     """A service as its server sees it: it can also be told to stop taking work."""
@@ -155,3 +162,12 @@ class RunningService(Service, Protocol):
 
     async def wait_idle(self) -> None:
         """Return when no turn and no creation is in progress. Unbounded: the server bounds it."""
+
+    async def wait_drain_requested(self) -> None:
+        """Return when ``request_drain`` has been called. Unbounded: most services never are."""
+
+    async def stop_work(self) -> None:
+        """End every session's actor as a shutdown does, so that turns and streams get their ending.
+
+        Bounded: the cancel grace, the kill and the ledger behind it.
+        """
