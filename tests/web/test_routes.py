@@ -11,7 +11,7 @@ from clawdforge import errors
 from clawdforge.config import CLAUDE, DEMO, Config
 from clawdforge.domain.ids import AppName
 from clawdforge.domain.ports import AppRow
-from clawdforge.errors import AgentExited, AgentMisbehaved, AgentTimedOut
+from clawdforge.errors import AgentExited, AgentMisbehaved, AgentTimedOut, CircuitOpen
 from clawdforge.web.app import OPERATIONS, make_edge
 from clawdforge.web.auth import hash_token
 from clawdforge.web.service import NewSession, NewTurn, Versions
@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "/sessions/<session_id>": (f"/sessions/{SESSION}", None),
     "/sessions/<session_id>/turn": (TURN, {"prompt": "hi"}),
     "/files": ("/files", b""),
+    "/admin/drain": ("/admin/drain", b""),
     "/admin/tokens": ("/admin/tokens", {"name": "attic"}),
     "/admin/tokens/<name>": ("/admin/tokens/garage", None),
 }
@@ -93,6 +94,42 @@ async def test_alive_is_not_ready() -> None:
     for word in ("draining", "clawdforge setup", "ledger"):
         assert word in answer.json["detail"]
     assert answer.header("retry-after") == "1"
+
+
+async def test_no_agent_that_starts_is_not_ready() -> None:
+    """Ready as long as one agent may be tried; when every circuit is open, it says so."""
+    service = await make_service(resting_agents=frozenset({DEMO}))
+    edge = make_edge(service)
+    assert (await ask(edge, "GET", "/readyz")).status == 200
+    service.resting_agents = frozenset({DEMO, CLAUDE})
+    assert_problem(await ask(edge, "GET", "/readyz"), 503, "no agent starts")
+    assert (await ask(edge, "GET", "/livez")).status == 200
+
+
+async def test_an_open_circuit_is_told_with_its_wait() -> None:
+    """503 with Retry-After and the last reason, for a creation and for a turn that was admitted."""
+    error = CircuitOpen(17, "demo", "no handshake within 60 s")
+    service = await make_service(fails_with=error)
+    refused = await ask(make_edge(service), "POST", "/sessions", headers=bearer(), body={})
+    assert_problem(refused, 503, "no handshake within 60 s")
+    assert refused.header("retry-after") == "17"
+    failed = attrs.evolve(DONE, ending="failed", stop_reason="error", error=error)
+    edge = make_edge(await make_service(result=failed))
+    answer = await ask(edge, "POST", TURN, headers=bearer(), body={"prompt": "hi"})
+    assert_problem(answer, 503)
+    assert (answer.header("retry-after"), answer.json["turn_index"]) == ("17", 1)
+
+
+async def test_the_admin_asks_for_a_drain() -> None:
+    """Answered at once, again and again; alive but not ready from then on."""
+    service = await make_service()
+    edge = make_edge(service)
+    for _ in range(2):
+        answer = await ask(edge, "POST", "/admin/drain", headers=bearer(ADMIN))
+        assert answer.json == {"ok": True}
+    assert service.drain_requested.is_set()
+    assert_problem(await ask(edge, "GET", "/readyz"), 503, "draining")
+    assert (await ask(edge, "GET", "/livez")).status == 200
 
 
 async def test_ready() -> None:

@@ -28,6 +28,7 @@ from clawdforge.listening import UNREAD_SECS, bind_listener, listen, split_bind,
 from clawdforge.server import Stopping, run_service, serve_until_stopped
 from clawdforge.worker_exit import remembering
 from tests.web.stage import (
+    ADMIN,
     SESSION,
     FakeService,
     make_service,
@@ -187,6 +188,28 @@ async def test_drain_lets_turns_finish() -> None:
         await turn.aclose()
         await ended.wait()
     assert not service.was_cancelled
+
+
+async def test_drain_by_the_admin() -> None:
+    """The admin's request begins the same drain as a signal, and the server ends after it."""
+    config = attrs.evolve(CONFIG, admin_token=ADMIN)
+    service = await make_service(config=config, holds=True)
+    async with serving(service) as (stopping, port, ended):
+        turn = await trio.open_tcp_stream("127.0.0.1", port)
+        await turn.send_all(TURN)
+        await service.entered.wait()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as admin:
+            await admin.send_all(request_bytes("POST", "/admin/drain", token=ADMIN))
+            assert (await read_response(admin))[0] == 200
+        await stopping.asked.wait()
+        assert not ended.is_set()
+        service.released.set()
+        assert (await read_response(turn))[0] == 200
+        await turn.aclose()
+        await ended.wait()
+    assert service.has_stopped
+    assert not service.was_cancelled
+    stopping.call_off_watchdog()
 
 
 async def test_drain_has_an_end() -> None:

@@ -131,6 +131,8 @@ async def _read(reader: Reader, operation: Operation) -> object:
     """The body or the query, structured. Raises InvalidRequest; the framework's 408 and 413."""
     if operation.method == "POST":
         raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        if not raw and operation.asks is Nothing:
+            return Nothing()
         return reader.read_body(operation.asks, raw)
     if operation.gate == "open":
         return operation.asks()
