@@ -3,7 +3,8 @@
 - *Bounded sends.* It shields every send without a deadline, so that a client which does not read
   holds up a shutdown for ever. Here a cancelled send has :data:`FLUSH_SECS` to finish what it has
   begun, and then the connection is cut.
-- *A cap.* It takes any number of connections; each is a file descriptor, and agents need some too.
+- *A cap.* It takes any number of connections; each is a file descriptor, and agents need some too
+  (``domain.limits`` says how many).
 
 :func:`install_bounded_connections` puts our class in the place of Hypercorn's own: there is no
 other way in. A test holds Hypercorn to the shape that this was written for (0.18).
@@ -11,7 +12,6 @@ other way in. A test holds Hypercorn to the shape that this was written for (0.1
 
 from __future__ import annotations
 
-import resource
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -21,23 +21,13 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 
+from clawdforge.domain.limits import MAX_CONNECTIONS
 from clawdforge.web.problems import CONTENT_TYPE, UNROUTED, Kind, Problem
 
 FLUSH_SECS: Final = 2.0
 """What a send gets to finish in once it is cancelled."""
 
-MAX_CONNECTIONS: Final = 1000
-
 _TURN_AWAY_SECS: Final = 1.0
-
-
-def connection_limit() -> int:
-    """Half of the file descriptors that we may have, and never more than MAX_CONNECTIONS.
-
-    The other half is for the ledger and the agents, at four descriptors each.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
 
 
 class ServerConfig(HypercornConfig):

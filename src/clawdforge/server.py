@@ -23,8 +23,10 @@ from hypercorn.trio import serve
 
 from clawdforge.app import open_service
 from clawdforge.config import Config
-from clawdforge.connections import ServerConfig, connection_limit, install_bounded_connections
+from clawdforge.connections import ServerConfig, install_bounded_connections
+from clawdforge.domain.limits import LEAST_CONNECTIONS
 from clawdforge.errors import ClawdforgeError, DataDirectoryBusy, WrongConfiguration
+from clawdforge.fitting import plan_open_files
 from clawdforge.listening import bind_listener, listen, url_of
 from clawdforge.web.app import locate, make_edge
 from clawdforge.web.edge import Asgi, Edge
@@ -65,7 +67,7 @@ class ServerLog(Logger):
 # --- serving --------------------------------------------------------------------------------------
 
 
-def hypercorn_config(*, graceful_secs: float) -> ServerConfig:
+def hypercorn_config(*, graceful_secs: float, max_connections: int) -> ServerConfig:
     """Hypercorn's settings for ``serve``; the socket is handed in by its descriptor."""
     config = ServerConfig()
     config.graceful_timeout = graceful_secs
@@ -73,7 +75,7 @@ def hypercorn_config(*, graceful_secs: float) -> ServerConfig:
     config.keep_alive_max_requests = 1_000_000
     config.h11_max_incomplete_size = HEADER_BYTES
     config.include_server_header = False
-    config.max_connections = connection_limit()
+    config.max_connections = max_connections
     config.errorlog = None
     config.logger_class = ServerLog
     return config
@@ -98,7 +100,11 @@ async def serve_app(
     with listener:
         listen(listener)
         url = url_of(listener)
-        settings = hypercorn_config(graceful_secs=graceful_secs)
+        plan = plan_open_files(config)
+        settings = hypercorn_config(
+            graceful_secs=graceful_secs,
+            max_connections=plan.connections if plan else LEAST_CONNECTIONS,
+        )
         descriptor = os.dup(listener.fileno())
         settings.bind = [f"fd://{descriptor}"]
 
@@ -194,8 +200,8 @@ async def _wait_asked(service: RunningService, stopping: Stopping) -> None:
 async def drain(service: RunningService, edge: Edge) -> None:
     """Refuse new work, let turns finish up to ``drain_secs``, call off what is left.
 
-    Requests without an answer are told 503. Streams have begun theirs: with their session's actor
-    they get an ending, so that no caller takes a cut connection for an answer.
+    Requests without an answer are told 503. Streams have begun theirs: those of a session end at
+    once, those of a turn with its ending, so that no caller takes a cut connection for an answer.
     """
     service.start_drain()
     _log.info("draining", up_to_secs=service.config.drain_secs)

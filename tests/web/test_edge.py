@@ -12,6 +12,8 @@ import structlog
 import trio
 
 from clawdforge import server
+from clawdforge.config import Config
+from clawdforge.domain.limits import FilePlan
 from clawdforge.web import edge as edge_module
 from clawdforge.web.app import make_app, make_edge
 from clawdforge.web.edge import Edge
@@ -230,7 +232,7 @@ async def test_both_lengths_close_the_connection() -> None:
 
 async def test_connections_over_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection over the cap is told 503 and closed; when one goes, the next may come."""
-    monkeypatch.setattr(server, "connection_limit", lambda: 1)
+    monkeypatch.setattr(server, "plan_open_files", lambda _: FilePlan(1, connections=1))
     async with open_site(await make_service()) as site:
         async with await site.connect() as first:
             await first.send_all(request_bytes("GET", "/livez"))

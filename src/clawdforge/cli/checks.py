@@ -18,6 +18,7 @@ from clawdforge.app import hold_data_dir, new_incarnation
 from clawdforge.cli.findings import Finding
 from clawdforge.cli.handshakes import check_agents
 from clawdforge.config import Config
+from clawdforge.domain.limits import files_wanted
 from clawdforge.errors import (
     ClawdforgeError,
     DataDirectoryBusy,
@@ -125,9 +126,13 @@ def check_leftovers(config: Config) -> Finding:
 
 
 def check_limits(config: Config) -> Finding:
-    """Are enough files allowed for the pool? About 12 descriptors a session, 64 for ourselves."""
+    """Are enough files allowed for the pool?"""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 64 + 12 * config.max_live_sessions
+    wanted = files_wanted(
+        sessions=config.max_live_sessions,
+        runs=config.max_runs,
+        starts=config.start_concurrency,
+    )
     if hard != resource.RLIM_INFINITY and hard < wanted:
         remedy = "raise the limit (ulimit -Hn) or lower CLAWDFORGE_MAX_LIVE_SESSIONS"
         return Finding("limits", "failed", f"{hard} open files, {wanted} wanted", remedy)

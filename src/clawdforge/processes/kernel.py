@@ -38,7 +38,7 @@ def set_not_dumpable() -> None:
 def raise_open_files() -> int:
     """Raise the soft limit of open files to the hard one; answers the limit that now holds.
 
-    A child costs the service five file descriptors. Children are given ``SOFT_OPEN_FILES`` back.
+    Children are given ``SOFT_OPEN_FILES`` back.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
