@@ -20,7 +20,8 @@ def remove_orphans(folder: Path, keep: Collection[str]) -> int:
         return 0
     orphans = [path for path in folder.iterdir() if path.name not in keep]
     for path in orphans:
-        shutil.rmtree(path, ignore_errors=True)
-        if not path.is_dir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
     return len(orphans)
