@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx2 as httpx
 
 from clawdforge.config import Config
-from clawdforge.processes.launcher import DEMO_AGENT
+from clawdforge.processes.lodging import DEMO_AGENT
 from clawdforge.processes.runtime import ensure_runtime
 
 TURNS = 100

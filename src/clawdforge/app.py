@@ -25,8 +25,9 @@ from clawdforge.config import Config
 from clawdforge.domain.ports import Launcher, Store
 from clawdforge.errors import DataDirectoryBusy, RuntimeNotInstalled, WrongConfiguration
 from clawdforge.processes.kernel import become_subreaper, raise_open_files, set_not_dumpable
-from clawdforge.processes.launcher import AcpxLauncher
+from clawdforge.processes.launcher import AgentLauncher
 from clawdforge.processes.leftovers import sweep_leftovers
+from clawdforge.processes.lodging import Lodging
 from clawdforge.processes.marks import Incarnation
 from clawdforge.processes.runtime import ensure_runtime, find_runtime
 from clawdforge.service import LiveService
@@ -93,13 +94,13 @@ async def make_launcher(config: Config) -> Launcher:
     if cleared.killed_count:
         log.warning("leftovers of an earlier life killed", count=cleared.killed_count)
     await trio.to_thread.run_sync(install_acpx, config.runtime_dir, abandon_on_cancel=True)
-    return AcpxLauncher(
+    lodging = Lodging(
         data_dir=config.data_dir,
         runtime_dir=config.runtime_dir,
         incarnation=incarnation,
         environment=os.environ,
-        start_concurrency=config.start_concurrency,
     )
+    return AgentLauncher(lodging)
 
 
 def claim_process() -> None:

@@ -17,7 +17,7 @@ import attrs
 
 from clawdforge.config import Config, built_in_agents
 from clawdforge.domain.ids import AGENT_NAME, AgentName
-from clawdforge.domain.profiles import PERMISSIONS, AgentProfile, RunCommand
+from clawdforge.domain.profiles import PERMISSIONS, TRANSPORTS, AgentProfile, RunCommand
 from clawdforge.errors import WrongConfiguration
 from clawdforge.setting_readers import (
     YEAR_SECS,
@@ -237,7 +237,7 @@ AGENT_READERS: Final[Mapping[str, Reader]] = {
     "model": read_model,
     "permissions": choice(*PERMISSIONS),
     "permissions_allowed": lambda value: tuple(map(choice(*PERMISSIONS), read_texts(value))),
-    "transport": choice("acpx"),
+    "transport": choice(*TRANSPORTS),
     "warm": read_not_yet,
     "run": _read_run,
 }

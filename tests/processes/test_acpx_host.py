@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from clawdforge.errors import RuntimeNotInstalled
-from clawdforge.processes.launcher import DEMO_AGENT
+from clawdforge.processes.lodging import DEMO_AGENT
 from clawdforge.processes.runtime import (
     HOST,
     Runtime,

@@ -1,9 +1,8 @@
-"""One suite for every launcher: what the port promises, the fake and the real one both keep."""
+"""One suite for every launcher: what the port promises, the fake and the real ones all keep."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ import attrs
 import pytest
 import trio
 
-from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName, SessionId
 from clawdforge.domain.ports import (
     Agent,
@@ -25,30 +23,31 @@ from clawdforge.domain.ports import (
 )
 from clawdforge.domain.profiles import AgentProfile, Permissions
 from clawdforge.errors import AgentExited, AgentMisbehaved, AgentNotResumable
-from clawdforge.processes.launcher import AcpxLauncher
-from clawdforge.processes.marks import Incarnation
-from clawdforge.processes.runtime import ensure_runtime
+from clawdforge.processes.lodging import Lodging
 from clawdforge.protocol.acp import stop_reason_of, text_of
 from clawdforge.testing.fake_launcher import FakeLauncher
+from tests.processes.conftest import OverTransport
+from tests.processes.trees import new_incarnation
 
 DEADLINE_SECS = 60.0
 """Far beyond what any step takes, cold Node included: past it the test fails loudly."""
 
 
-@pytest.fixture(params=["fake", pytest.param("acpx", marks=pytest.mark.system)])
+@pytest.fixture(params=["fake", "acp", pytest.param("acpx", marks=pytest.mark.system)])
 def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
-    """Each launcher in turn."""
+    """Each launcher in turn; the real one over each transport."""
     if request.param == "fake":
         return FakeLauncher()
-    runtime_dir = Config().runtime_dir
-    ensure_runtime(runtime_dir, "acpx", print)
-    return AcpxLauncher(
+    runtime_dir = tmp_path / "no-node"
+    if request.param == "acpx":
+        runtime_dir = request.getfixturevalue("runtime_dir")
+    lodging = Lodging(
         data_dir=tmp_path,
         runtime_dir=runtime_dir,
-        incarnation=Incarnation(f"contract-{secrets.token_hex(4)}", "only"),
+        incarnation=new_incarnation(),
         environment={"PATH": os.environ["PATH"]},
-        start_concurrency=2,
     )
+    return OverTransport(request.param, lodging)
 
 
 class Notes:

@@ -21,7 +21,8 @@ from clawdforge.domain.ids import SessionId
 from clawdforge.domain.ports import AgentInfo, Launcher, LaunchSpec, Message, PermissionRequest
 from clawdforge.domain.profiles import AgentProfile
 from clawdforge.errors import AgentNotStarted, ClawdforgeError
-from clawdforge.processes.launcher import AcpxLauncher
+from clawdforge.processes.launcher import AgentLauncher
+from clawdforge.processes.lodging import Lodging
 from clawdforge.processes.marks import Incarnation
 from clawdforge.processes.runtime import REMEDIES, find_runtime
 
@@ -44,13 +45,13 @@ class Silence:
 def check_agents(config: Config) -> Iterator[Finding]:
     """One finding an agent."""
     with tempfile.TemporaryDirectory(prefix="clawdforge-doctor-") as folder:
-        launcher = AcpxLauncher(
+        lodging = Lodging(
             data_dir=Path(folder),
             runtime_dir=config.runtime_dir,
             incarnation=Incarnation(f"doctor-{secrets.token_hex(8)}", secrets.token_hex(8)),
             environment=os.environ,
-            start_concurrency=1,
         )
+        launcher = AgentLauncher(lodging)
         for profile in config.agents.values():
             yield _check_agent(config, launcher, profile)
 

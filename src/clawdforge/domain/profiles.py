@@ -17,8 +17,10 @@ Permissions = Literal["approve-all", "approve-reads", "deny-all", "ask"]
 
 PERMISSIONS: Final[tuple[Permissions, ...]] = ("approve-all", "approve-reads", "deny-all", "ask")
 
-Transport = Literal["acpx"]
-"""How the service speaks to the agent: over the acpx host, the reference."""
+Transport = Literal["acpx", "acp"]
+"""How the service speaks to the agent: over the acpx host, the reference, or directly."""
+
+TRANSPORTS: Final[tuple[Transport, ...]] = ("acpx", "acp")
 
 
 @attrs.frozen

@@ -146,18 +146,24 @@ def _ignore_skipped(_count: int) -> None:
     """Nobody asked about skipped lines."""
 
 
+def _ignore_end() -> None:
+    """Nobody asked about the end of the output."""
+
+
 async def run_child(
     command: ChildCommand,
     *,
     on_line: Callable[[bytes], None],
     on_skipped: Callable[[int], None] = _ignore_skipped,
+    on_end: Callable[[], None] = _ignore_end,
     task_status: trio.TaskStatus[Child] = trio.TASK_STATUS_IGNORED,
 ) -> ChildExit:
     """Run a child to its end and stay until its whole tree is proved dead. For ``nursery.start``.
 
     ``on_line`` gets each line of stdout without its newline, ``on_skipped`` how many were over the
-    limit; both must return at once, and are called only before this returns. If one raises, the
-    tree is killed and the error comes out in an ExceptionGroup.
+    limit, ``on_end`` is called when stdout has ended, which may be long before the child does. They
+    must return at once, and are called only before this returns. If one raises, the tree is killed
+    and the error comes out in an ExceptionGroup.
 
     Raises OSError when nothing could be started: no such ``cwd``, or no more processes or file
     descriptors. A program that cannot be started is no error but exit code 127.
@@ -171,7 +177,7 @@ async def run_child(
     splitter, tail = LineSplitter(command.max_line_bytes), bytearray()
     async with spawned.stdout, spawned.stderr, trio.open_nursery() as drains:
         try:
-            drains.start_soon(_drain_lines, spawned.stdout, splitter, on_line, on_skipped)
+            drains.start_soon(_drain_lines, spawned.stdout, splitter, on_line, on_skipped, on_end)
             drains.start_soon(_drain_tail, spawned.stderr, tail)
             task_status.started(Child(process.pid, mark, spawned.stdin, lifeline))
             with lifeline.life:
@@ -228,6 +234,7 @@ async def _drain_lines(
     splitter: LineSplitter,
     on_line: Callable[[bytes], None],
     on_skipped: Callable[[int], None],
+    on_end: Callable[[], None],
 ) -> None:
     """Read stdout to its end, whatever it holds: an unread pipe stops the child at 64 KiB."""
     reported = 0
@@ -243,6 +250,7 @@ async def _drain_lines(
             on_skipped(splitter.skipped_count - reported)
             reported = splitter.skipped_count
         if not chunk:
+            on_end()
             return
 
 

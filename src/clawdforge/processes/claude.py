@@ -31,7 +31,7 @@ from clawdforge.processes.child import (
     ChildGone,
     run_child,
 )
-from clawdforge.processes.launcher import OURS, PASSED_ON
+from clawdforge.processes.lodging import OURS, PASSED_ON
 from clawdforge.processes.marks import Incarnation
 from clawdforge.processes.plain import plain_lines, plain_reason
 from clawdforge.processes.runtime import REMEDIES, find_runtime

@@ -1,123 +1,40 @@
-"""The acpx launcher: gives each session its directories, its environment and its agent's process.
+"""The launcher: starts each session's agent in its own process tree, over its profile's transport.
 
-The rule: *an agent sees what its profile lists and nothing else of ours.* Every profile is resolved
-to an argv here, so acpx's own registry, ``npx`` and files in a working directory have no say; the
-environment is an allow-list. It is no sandbox: agents run as our user.
+What an agent may see is decided in ``processes.lodging``; what is said to it, in ``processes.acpx``
+and ``processes.direct``.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
 
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.ports import Agent, AgentExit, AgentSink, LaunchSpec, Started
-from clawdforge.domain.profiles import AgentProfile
-from clawdforge.errors import AgentError, AgentNotResumable, AgentNotStarted
-from clawdforge.processes.acpx import AcpxAgent
-from clawdforge.processes.child import LINE_BYTES, Child, ChildCommand, run_child
-from clawdforge.processes.marks import Incarnation
-from clawdforge.processes.runtime import HOST, REMEDIES, Part, Runtime, find_runtime, node_binary
+from clawdforge.domain.profiles import Transport
+from clawdforge.errors import AgentError, AgentNotStarted
+from clawdforge.processes.acpx import AcpxAgent, acpx_command
+from clawdforge.processes.child import Child, ChildCommand, run_child
+from clawdforge.processes.direct import DirectAgent, direct_command
+from clawdforge.processes.hosting import HostedAgent
+from clawdforge.processes.lodging import Lodging
 
-DEMO_AGENT: Final = Path(__file__).parents[1] / "testing" / "demo_agent.py"
+MUTE_SECS: Final = 1.0
+"""How long an agent may live on that has closed its output; one that ends needs milliseconds."""
 
-ENVELOPE_ROOM: Final = 1024
-"""A line of the host's may be this much longer than the agent's line it carries."""
-
-PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ")
-"""What every agent gets of our environment."""
-
-OURS: Final = "CLAWDFORGE_"
-"""Variables with this prefix are settings and secrets of ours; no profile can pass them on."""
-
-
-def _absolute(path: Path) -> Path:
-    return path.absolute()
+AGENTS: Final[Mapping[Transport, type[HostedAgent]]] = {"acpx": AcpxAgent, "acp": DirectAgent}
+COMMANDS: Final = {"acpx": acpx_command, "acp": direct_command}
 
 
 @attrs.frozen
-class SessionFolders:
-    """Where a session lives: ``work`` is the agent's working directory, ``state`` is ours."""
+class AgentLauncher:
+    """Implements :class:`clawdforge.domain.ports.Launcher` with one process tree per session."""
 
-    root: Path
-
-    @property
-    def work(self) -> Path:
-        """The agent's working directory; all it may touch through acpx."""
-        return self.root / "work"
-
-    @property
-    def state(self) -> Path:
-        """What must outlive the agent's process."""
-        return self.root / "state"
-
-    @property
-    def ticket(self) -> Path:
-        """The agent's own session id, with which a later process takes the conversation up."""
-        return self.state / "session.json"
-
-    def create(self) -> None:
-        """Make them, for us alone. Idempotent."""
-        for folder in (self.root, self.work, self.state):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def read_ticket(self) -> str | None:
-        """The agent's session id, if one was opened here."""
-        try:
-            return str(json.loads(self.ticket.read_bytes())["agent_session_id"])
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def write_ticket(self, agent_session_id: str) -> None:
-        """Replace it whole."""
-        draft = self.ticket.with_suffix(".tmp")
-        draft.write_text(json.dumps({"agent_session_id": agent_session_id}))
-        draft.replace(self.ticket)
-
-    def stage(self, turn_index: int, files: Sequence[Path]) -> list[str]:
-        """Link (else copy) files into ``work``; their names there."""
-        names = []
-        for number, file in enumerate(files, 1):
-            name = f"attachment-{turn_index}-{number}{file.suffix}"
-            target = self.work / name
-            target.unlink(missing_ok=True)
-            try:
-                target.hardlink_to(file)
-            except OSError:  # another file system
-                shutil.copyfile(file, target)
-            names.append(name)
-        return names
-
-
-@attrs.frozen(kw_only=True)
-class AcpxLauncher:
-    """Implements :class:`clawdforge.domain.ports.Launcher` with one acpx host per session.
-
-    ``environment`` is where the values of a profile's ``env`` names come from (the service's own
-    environment, given by the composition root); nothing else reads it. ``start_concurrency`` bounds
-    the agents that start at one time: each costs 0.4 s of processor.
-    """
-
-    # Absolute: the host's working directory is the session's, not ours.
-    data_dir: Path = attrs.field(converter=_absolute)
-    runtime_dir: Path = attrs.field(converter=_absolute)
-    incarnation: Incarnation
-    environment: Mapping[str, str] = attrs.field(repr=False)
-    start_concurrency: int
-    _starts: trio.Semaphore = attrs.field(init=False, repr=False)
-
-    @_starts.default
-    def _bounded_by_start_concurrency(self) -> trio.Semaphore:
-        return trio.Semaphore(self.start_concurrency)
+    lodging: Lodging
 
     async def run_agent(
         self, spec: LaunchSpec, sink: AgentSink, *, task_status: Started[Agent]
@@ -126,21 +43,14 @@ class AcpxLauncher:
 
         So AgentNotResumable comes from here, never from the first prompt.
         """
-        folders = self.folders(spec.session_id)
-        command, order = await trio.to_thread.run_sync(self._prepare, spec, folders)
-        agent = AcpxAgent(
-            spec.profile.name,
-            sink,
-            partial(_stage, folders),
-            [self.environment.get(name, "") for name in spec.profile.env],
-        )
+        command, agent = await trio.to_thread.run_sync(self._prepare, spec, sink)
         failure: AgentError | None = None
         async with trio.open_nursery() as nursery:
             try:
-                async with self._starts:
-                    child = await nursery.start(_host, command, agent)
-                    opened = await agent.open(child, order)
-                    await trio.to_thread.run_sync(folders.write_ticket, opened.agent_session_id)
+                child = await nursery.start(_host, command, agent, nursery)
+                agent_session_id = await agent.open(child, nursery)
+                folders = self.lodging.folders(spec.session_id)
+                await trio.to_thread.run_sync(folders.write_ticket, agent_session_id)
                 task_status.started(agent)
             except AgentError as error:
                 failure = error
@@ -152,109 +62,43 @@ class AcpxLauncher:
 
     async def discard(self, session_id: SessionId) -> None:
         """Remove the session's directories. Idempotent; may be cancelled and called again."""
-        remove = partial(shutil.rmtree, self.folders(session_id).root, ignore_errors=True)
-        await trio.to_thread.run_sync(remove)
+        await trio.to_thread.run_sync(self.lodging.discard, session_id)
 
-    def folders(self, session_id: SessionId) -> SessionFolders:
-        """Where that session lives."""
-        if Path(session_id).name != session_id:
-            raise ValueError("a session id is one path component")
-        return SessionFolders(self.data_dir / "sessions" / session_id)
-
-    def resolve_argv(self, profile: AgentProfile) -> list[str]:
-        """The agent's command. Raises AgentNotStarted when it is not installed."""
-        if profile.argv is not None:
-            return list(profile.argv)
-        if profile.name == "demo":
-            return [sys.executable, "-I", "-S", str(DEMO_AGENT)]
-        if profile.name == "claude":
-            adapter = self._require("claude", profile).module(
-                "@agentclientprotocol", "claude-agent-acp", "dist", "index.js"
-            )
-            return [str(node_binary()), str(adapter)]
-        raise AgentNotStarted(profile.name, "its profile has no command")
-
-    def child_environment(self, profile: AgentProfile, folders: SessionFolders) -> dict[str, str]:
-        """All that the agent's process sees of variables."""
-        names = [*PASSED_ON, *(name for name in profile.env if not name.startswith(OURS))]
-        passed = {name: self.environment[name] for name in names if name in self.environment}
-        return {
-            "PATH": os.defpath,
-            "LANG": "C.UTF-8",
-            **passed,
-            "HOME": str(self._home(profile)),
-            # The demo agent keeps conversations here, so that they go with the session.
-            "DEMO_AGENT_STATE": str(folders.state),
-            **profile.set_env,
-        }
-
-    def _home(self, profile: AgentProfile) -> Path:
-        """One persistent folder per profile: logins, and conversations of agents that keep them."""
-        return self.data_dir / "homes" / profile.name
-
-    def _require(self, part: Part, profile: AgentProfile) -> Runtime:
-        runtime = find_runtime(self.runtime_dir, part)
-        if runtime is None:
-            raise AgentNotStarted(profile.name, f"{part} is not installed", REMEDIES[part])
-        return runtime
-
-    def _prepare(
-        self, spec: LaunchSpec, folders: SessionFolders
-    ) -> tuple[ChildCommand, dict[str, Any]]:
-        """The host's command and its first order. Raises AgentNotStarted, AgentNotResumable."""
-        profile = spec.profile
-        argv = self.resolve_argv(profile)
-        acpx = self._require("acpx", profile)
-        try:
-            folders.create()
-            self._home(profile).mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            reason = f"its directories: {error.strerror}"
-            raise AgentNotStarted(profile.name, reason) from error
-        ticket = folders.read_ticket() if spec.is_resuming else None
-        if spec.is_resuming and ticket is None:
-            raise AgentNotResumable(profile.name)
-        env = self.child_environment(profile, folders)
-        # The host takes this one out again before it starts the agent. A quarter of its start.
-        env["NODE_COMPILE_CACHE"] = str(self.data_dir / "cache" / "node")
-        command = ChildCommand(
-            argv=[str(node_binary()), str(HOST), str(acpx.directory)],
-            env=env,
-            cwd=folders.work,
-            incarnation=self.incarnation,
-        )
-        order = {
-            "argv": argv,
-            "cwd": str(folders.work),
-            "session_key": spec.session_id,
-            "permissions": spec.permissions,
-            "model": spec.model or profile.model,
-            "resume": ticket,
-            "max_line_bytes": LINE_BYTES - ENVELOPE_ROOM,
-        }
-        return command, order
-
-
-async def _stage(folders: SessionFolders, turn_index: int, files: Sequence[Path]) -> Sequence[str]:
-    if not files:
-        return ()
-    return await trio.to_thread.run_sync(folders.stage, turn_index, files)
+    def _prepare(self, spec: LaunchSpec, sink: AgentSink) -> tuple[ChildCommand, HostedAgent]:
+        """What to start, and who speaks to it. Raises AgentNotStarted, AgentNotResumable."""
+        lodged = self.lodging.lodge(spec)
+        transport = spec.profile.transport
+        return COMMANDS[transport](self.lodging, lodged), AGENTS[transport](lodged, sink)
 
 
 async def _host(  # noqa: ASYNC128  # run_child calls started()
-    command: ChildCommand, agent: AcpxAgent, *, task_status: trio.TaskStatus[Child]
+    command: ChildCommand,
+    agent: HostedAgent,
+    nursery: trio.Nursery,
+    *,
+    task_status: trio.TaskStatus[Child],
 ) -> None:
-    """Run the host to its end, and let nobody wait on it after that."""
-    end = None
+    """Run the process to its end, and let nobody wait on it after that."""
+    end, is_over = None, trio.Event()
     try:
         end = await run_child(
             command,
             on_line=agent.on_line,
             on_skipped=agent.on_skipped,
+            on_end=partial(nursery.start_soon, _give_up_mute, agent, is_over),
             task_status=task_status,
         )
     except OSError as error:
-        reason = f"the acpx host: {error.strerror}"
+        reason = error.strerror or "it could not be started"
         raise AgentNotStarted(agent.name, reason) from error
     finally:
-        agent.host_ended(end)
+        is_over.set()
+        agent.process_ended(end)
+
+
+async def _give_up_mute(agent: HostedAgent, is_over: trio.Event) -> None:
+    """An agent whose output has ended can answer nothing any more: a turn would wait for ever."""
+    with trio.move_on_after(MUTE_SECS):
+        await is_over.wait()
+        return
+    agent.end("it closed its output")
