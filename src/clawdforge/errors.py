@@ -199,6 +199,16 @@ class PoolFull(CapacityError):
 
 
 @attrs.define
+class RunsFull(CapacityError):
+    """As many runs as are allowed wait in line (``limit``)."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.limit} runs already wait in line"
+
+
+@attrs.define
 class ShuttingDown(CapacityError):
     """The server is draining: it finishes what it has and takes nothing new."""
 

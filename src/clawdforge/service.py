@@ -15,31 +15,28 @@ import trio
 
 from clawdforge.actors.context import SessionContext
 from clawdforge.actors.messages import (
-    ActivateSession,
     CloseAll,
-    CloseSession,
-    OpenSession,
-    SessionRef,
-    StartTurn,
+    StartRun,
+    StopRuns,
     Sweep,
 )
-from clawdforge.actors.ticket import TurnTicket
+from clawdforge.actors.reader import EventReader, TurnReader
 from clawdforge.actors.tree import Tree, shut_down
 from clawdforge.config import Config
 from clawdforge.domain.admission import RETRY_DRAINING_SECS
 from clawdforge.domain.files import FileShelf
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, SessionRow, Store
+from clawdforge.domain.questions import PendingPermission
+from clawdforge.domain.runs import RunRequest, RunResult
 from clawdforge.domain.sweeping import SweepCounts
-from clawdforge.domain.turns import TurnRequest, TurnResult
-from clawdforge.errors import SessionClosed, SessionGone, SessionNotFound, ShuttingDown
-from clawdforge.web.service import NewSession, NewTurn, Versions
+from clawdforge.domain.turns import CancelReceipt, TurnResult, TurnTarget
+from clawdforge.errors import ShuttingDown
+from clawdforge.reception import Reception
+from clawdforge.web.service import NewRun, NewSession, NewTurn, TurnTicket, Versions
 
 TOKEN_BYTES: Final = 32
 """Random bytes of a token: 256 bits, as RFC 6750's advice on unguessable tokens allows for."""
-
-SESSION_ID_BYTES: Final = 24
-"""Random bytes of a session id: 192 bits, 32 characters."""
 
 
 def digest_token(token: str) -> str:
@@ -61,8 +58,10 @@ class LiveService:
         self, context: SessionContext, tree: Tree, versions: Callable[[], Versions]
     ) -> None:
         self._context = context
+        self._tree = tree
         self._pool = tree.pool
         self._sweeper = tree.sweeper
+        self._reception = Reception(context, tree.pool)
         self._versions = versions
         self._drain_requested = trio.Event()
 
@@ -123,40 +122,13 @@ class LiveService:
 
     async def create_session(self, request: NewSession) -> SessionRow:
         """See the protocol. Bounded by ``start_secs``; abandoning it undoes it."""
-        profile = self.config.agents[request.agent]
-        row = SessionRow(
-            session_id=SessionId(secrets.token_urlsafe(SESSION_ID_BYTES)),
-            app_name=request.app,
-            agent=request.agent,
-            model=request.model or profile.model,
-            created_at=self.now(),
-            permissions=request.permissions or profile.permissions,
-            meta=request.meta,
-        )
         with self._context.workload.one_more():
-            return await self._pool.mailbox.ref.ask(lambda reply: OpenSession(row=row, reply=reply))
+            return await self._reception.create(request)
 
     async def start_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnTicket:
         """See the protocol."""
-        if self.is_draining:
-            raise ShuttingDown(RETRY_DRAINING_SECS)
         with self._context.workload.one_more():
-            row = await self._find(session_id, app)
-            if row.closed_at is not None:
-                raise SessionClosed(row.close_cause or "closed")
-            files = await self.files.claim(app, request.files, hold_secs=request.timeout_secs)
-            asked = TurnRequest(
-                prompt=request.prompt,
-                timeout_secs=request.timeout_secs,
-                files=tuple(files),
-                on_disconnect=request.on_disconnect,
-            )
-            ref = await self._ref_of(row)
-            try:
-                return await ref.ask(lambda reply: StartTurn(request=asked, reply=reply))
-            except SessionGone:
-                await self._explain_end(session_id, app)
-                raise
+            return await self._reception.start_turn(session_id, app, request)
 
     async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
         """See the protocol."""
@@ -167,43 +139,60 @@ class LiveService:
             finally:
                 ticket.leave()
 
+    async def cancel_turn(
+        self, session_id: SessionId, app: AppName, target: TurnTarget
+    ) -> CancelReceipt:
+        """See the protocol."""
+        return await self._reception.cancel(session_id, app, target)
+
+    async def list_permissions(
+        self, session_id: SessionId, app: AppName
+    ) -> Sequence[PendingPermission]:
+        """See the protocol."""
+        return await self._reception.list_permissions(session_id, app)
+
+    async def decide_permission(
+        self, session_id: SessionId, app: AppName, request_id: str, option_id: str
+    ) -> None:
+        """See the protocol."""
+        await self._reception.decide_permission(session_id, app, request_id, option_id)
+
     async def close_session(self, session_id: SessionId, app: AppName) -> bool:
         """See the protocol."""
-        row = await self._find(session_id, app)
-        if row.closed_at is not None:
-            return False
-        ref = self._pool.lookup(session_id)
-        if ref is None:
-            is_ours = await self.store.close_session(
-                session_id, event="close", cause="caller", at=self.now()
+        return await self._reception.close(session_id, app)
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    async def run_once(self, app: AppName, request: NewRun) -> RunResult:
+        """See the protocol. Abandoning it stops the run."""
+        if self.is_draining:
+            raise ShuttingDown(RETRY_DRAINING_SECS)
+        with self._context.workload.one_more():
+            files = await self.files.claim(app, request.files, hold_secs=request.timeout_secs)
+            asked = RunRequest(
+                app=app,
+                prompt=request.prompt,
+                timeout_secs=request.timeout_secs,
+                model=request.model,
+                system=request.system,
+                system_mode=request.system_mode,
+                effort=request.effort,
+                files=tuple(files),
             )
-            await self._context.launcher.discard(session_id)
-            return is_ours
-        try:
-            return await ref.ask(
-                lambda reply: CloseSession(cause="caller", only_if_idle=False, reply=reply)
+            return await self._tree.runs.mailbox.ref.ask(
+                lambda reply: StartRun(request=asked, reply=reply)
             )
-        except SessionGone:
-            return False
 
-    async def _find(self, session_id: SessionId, app: AppName) -> SessionRow:
-        row = await self.store.find_session(session_id, app)
-        if row is None:
-            raise SessionNotFound
-        return row
+    def read_turn(self, session_id: SessionId, ticket: TurnTicket) -> EventReader:
+        """See the protocol."""
+        return TurnReader(self._context.feeds, session_id, ticket.events)
 
-    async def _ref_of(self, row: SessionRow) -> SessionRef:
-        """The session's actor; an open session that has none is admitted again."""
-        ref = self._pool.lookup(row.session_id)
-        if ref is not None:
-            return ref
-        return await self._pool.mailbox.ref.ask(lambda reply: ActivateSession(row=row, reply=reply))
-
-    async def _explain_end(self, session_id: SessionId, app: AppName) -> None:
-        """An actor that ended under a request: say why, if the ledger knows."""
-        row = await self._find(session_id, app)
-        if row.closed_at is not None:
-            raise SessionClosed(row.close_cause or "closed")
+    async def read_events(self, session_id: SessionId, *, after: int) -> EventReader:
+        """See the protocol."""
+        page = await self.store.read_events(session_id, after=after, max_bytes=1)
+        reader = EventReader(self._context.feeds, session_id, after=after)
+        reader.position = min(after, max(page.up_to, reader.feed.last))
+        return reader
 
     # --- apps and lifetimes -----------------------------------------------------------------------
 
@@ -214,8 +203,12 @@ class LiveService:
     async def revoke(self, name: AppName) -> None:
         """See the protocol."""
         await self.store.revoke_app(name)
+        self._context.feeds.alarm()
         await self._pool.mailbox.ref.ask(
             lambda reply: CloseAll(cause="revoked", app=name, reply=reply)
+        )
+        await self._tree.runs.mailbox.ref.ask(
+            lambda reply: StopRuns(cause="revoked", app=name, reply=reply)
         )
 
     async def sweep_once(self) -> SweepCounts:
@@ -239,7 +232,7 @@ class LiveService:
 
     async def stop_work(self) -> None:
         """See the protocol."""
-        await shut_down(self._context, self._pool)
+        await shut_down(self._context, self._tree)
 
     async def wait_idle(self) -> None:
         """Return when no turn and no creation is in progress. Unbounded: the server bounds it."""

@@ -11,13 +11,30 @@ from hypothesis import strategies as st
 from clawdforge.domain.admission import refuse_admission
 from clawdforge.domain.ids import AgentName
 from clawdforge.domain.permissions import choose_rejection
+from clawdforge.domain.ports import Ending
 from clawdforge.domain.restarting import Intensity, RestartHistory
 from clawdforge.domain.transcript import Transcript
-from clawdforge.domain.turns import StopCause, judge_turn
-from clawdforge.errors import AgentExited, AgentTimedOut, PoolFull, ShuttingDown
+from clawdforge.domain.turns import (
+    CancelReceipt,
+    How,
+    StopCause,
+    TurnRequest,
+    TurnResult,
+    judge_turn,
+    receipt_for,
+)
+from clawdforge.errors import (
+    AgentExited,
+    AgentFellSilent,
+    AgentNeverSpoke,
+    AgentTimedOut,
+    PoolFull,
+    ShuttingDown,
+)
 
 AGENT = AgentName("demo")
 DIED = AgentExited(AGENT, "exit code 3")
+REQUEST = TurnRequest(prompt="hello", timeout_secs=10, first_output_secs=3, silence_secs=4)
 
 
 @pytest.mark.parametrize(
@@ -69,16 +86,40 @@ def test_no_window_holds_more_restarts_than_the_intensity(
         ("deadline", "end_turn", "timed_out", "timeout"),
         ("deadline", DIED, "timed_out", "timeout"),
         ("deadline", None, "timed_out", "timeout"),
+        ("never_spoke", "cancelled", "timed_out", "never_spoke"),
+        ("fell_silent", DIED, "timed_out", "fell_silent"),
     ],
 )
 def test_verdicts(
     cause: StopCause | None, answer: str | AgentExited | None, ending: str, stop_reason: str
 ) -> None:
     """Every pair of why it was stopped and what came of it has one ending."""
-    verdict = judge_turn(AGENT, cause, answer, 10)
+    verdict = judge_turn(AGENT, cause, answer, REQUEST)
     assert (verdict.ending, verdict.stop_reason) == (ending, stop_reason)
-    expected = {"failed": AgentExited, "timed_out": AgentTimedOut}.get(ending, type(None))
-    assert type(verdict.error) is expected
+    blamed = {
+        "error": AgentExited,
+        "timeout": AgentTimedOut,
+        "never_spoke": AgentNeverSpoke,
+        "fell_silent": AgentFellSilent,
+    }
+    assert type(verdict.error) is blamed.get(stop_reason, type(None))
+
+
+@pytest.mark.parametrize(
+    ("ending", "how", "told"),
+    [
+        ("cancelled", "agent", (True, "agent")),
+        ("cancelled", "killed", (True, "killed")),
+        ("cancelled", "not_started", (True, "not_started")),
+        ("completed", "agent", (False, "idle")),
+        ("timed_out", "killed", (False, "idle")),
+        ("failed", "agent", (False, "idle")),
+    ],
+)
+def test_receipts(ending: Ending, how: How, told: tuple[bool, How]) -> None:
+    """A cancel is acknowledged only when the turn has ended as cancelled."""
+    result = TurnResult(turn_index=3, ending=ending, stop_reason="x", duration_ms=1)
+    assert receipt_for(result, how, 7) == CancelReceipt(told[0], 3, told[1], 7)
 
 
 def option(option_id: object, kind: str) -> dict[str, Any]:

@@ -48,8 +48,12 @@ async def converse(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer.ask, agent, turn)
-            with turn.unless_stopped():
+            turn.how = "agent"
+            turn.silence.begin()
+            with turn.unless_stopped(), turn.silence.scope as talking:
                 await answer.arrived.wait()
+            if talking.cancelled_caught:
+                turn.stop(turn.silence.cause)
             if not answer.arrived.is_set():
                 permissions.cancel_all()
                 await _climb_ladder(agent, turn, keeper, answer, grace_secs)
@@ -67,6 +71,7 @@ async def _climb_ladder(
         await agent.cancel(turn.index)
         await answer.arrived.wait()
     if not answer.arrived.is_set():
+        turn.how = "killed"
         await keeper.kill()
         with trio.move_on_after(KILL_SECS):
             await answer.arrived.wait()

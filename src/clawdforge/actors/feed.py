@@ -21,7 +21,8 @@ import trio
 from clawdforge.actors.bell import Bell
 from clawdforge.domain.events import EVENT_RESERVE, EventBatch, EventLog, EventPage, NumberedEvent
 from clawdforge.domain.ids import SessionId
-from clawdforge.domain.ports import Message, PermissionRequest
+from clawdforge.domain.ports import Message
+from clawdforge.domain.questions import PendingPermission
 from clawdforge.errors import StoreUnavailable
 
 log: Final = structlog.get_logger("clawdforge.feed")
@@ -52,7 +53,8 @@ class Feed:
     """The events of one session, as its actor takes them in and as readers see them.
 
     ``last`` is the last number given, ``written`` the last one that the log has. ``end`` says why
-    no more events will come, once that is so. ``questions`` are the permission requests that wait,
+    no more events will come, once that is so. ``alarms`` counts the times that readers were to look
+    again whether they may still read. ``questions`` are the permission requests that wait,
     each with the number of the event that it came after.
     """
 
@@ -62,7 +64,8 @@ class Feed:
         self.written = 0
         self.end: str | None = None
         self.has_actor = False
-        self.questions: dict[str, tuple[int, PermissionRequest]] = {}
+        self.alarms = 0
+        self.questions: dict[str, tuple[int, PendingPermission]] = {}
         self._log = events
         self._keep_bytes = keep_bytes
         self._recent: deque[NumberedEvent] = deque()
@@ -118,7 +121,7 @@ class Feed:
             span.last = self._left_to_ending = self.last
             self.ring()
 
-    def ask(self, request: PermissionRequest) -> None:
+    def ask(self, request: PendingPermission) -> None:
         """A permission request waits from now on."""
         self.questions[request.request_id] = (self.last, request)
         self.ring()
@@ -280,7 +283,8 @@ class Feeds:
         if found is not None:
             found[0].leave(end=cause)
 
-    def ring_all(self) -> None:
-        """Have every reader look again whether it may still read."""
+    def alarm(self) -> None:
+        """Have every reader look again at once whether it may still read."""
         for feed, _ in self._held.values():
+            feed.alarms += 1
             feed.ring()

@@ -18,20 +18,31 @@ from clawdforge.actors.context import LEDGER_SECS, SessionContext
 from clawdforge.actors.conversation import converse
 from clawdforge.actors.feed import Feed
 from clawdforge.actors.keeper import AgentKeeper
-from clawdforge.actors.messages import StartTurn
+from clawdforge.actors.messages import CancelTurn, StartTurn
 from clawdforge.actors.permissions import PermissionDesk
 from clawdforge.actors.turn import Turn
+from clawdforge.domain.answers import events_text, facts_of
 from clawdforge.domain.ids import AgentName, SessionId
+from clawdforge.domain.keys import same_request
 from clawdforge.domain.ports import Agent, TurnEnd, TurnStart
 from clawdforge.domain.transcript import Transcript
-from clawdforge.domain.turns import TurnRequest, TurnResult, Verdict, judge_turn
+from clawdforge.domain.turns import (
+    TurnRequest,
+    TurnResult,
+    TurnTarget,
+    Verdict,
+    judge_turn,
+    receipt_for,
+)
 from clawdforge.errors import (
     AgentExited,
     AgentNotResumable,
     ClawdforgeError,
+    IdempotencyKeyReused,
     SessionBusy,
     SessionGone,
     StoreUnavailable,
+    TurnNotFound,
 )
 
 log: Final = structlog.get_logger("clawdforge.line")
@@ -88,6 +99,46 @@ class TurnLine:
         self._turns[0].is_head.set()
         self.nursery.start_soon(self._run_counted, turn)
 
+    def attach(self, message: StartTurn) -> bool:
+        """Give the asker a ticket to the turn in line that its key stands for, if there is one."""
+        key = message.request.key
+        turn = self._find(TurnTarget(key_name=key.name)) if key is not None else None
+        if key is None or turn is None or turn.request.key is None:
+            return False
+        try:
+            same_request(key, turn.request.key.fields_sha256)
+        except IdempotencyKeyReused as error:
+            message.reply.fail(error)
+        else:
+            turn.join(message.reply)
+        return True
+
+    def cancel(self, message: CancelTurn) -> None:
+        """Stop the turn that is meant; the receipt is given when it is over, and it alone is hit.
+
+        Without a name it is the first in line: the one at work, or about to be.
+        """
+        turn = self._find(message.target)
+        if turn is None:
+            message.reply.set(None)
+            return
+        began = trio.current_time()
+
+        def give_receipt(result: TurnResult | ClawdforgeError) -> None:
+            took_ms = round((trio.current_time() - began) * 1000)
+            if isinstance(result, ClawdforgeError):
+                message.reply.fail(result if turn.is_admitted else TurnNotFound())
+            else:
+                message.reply.set(receipt_for(result, turn.how, took_ms))
+
+        turn.when_ended(give_receipt)
+        turn.stop("cancel")
+
+    def _find(self, target: TurnTarget) -> Turn | None:
+        if target == TurnTarget():
+            return self._turns[0] if self._turns else None
+        return next((turn for turn in self._turns if turn.is_meant(target)), None)
+
     async def stop_all(self) -> None:
         """End every turn. Each is bounded by its grace, the kill and the ledger, and so is this."""
         turns = tuple(self._turns)
@@ -137,7 +188,13 @@ class TurnLine:
 
         Stopping the turn does not interrupt this, so that what is in the ledger is never in doubt.
         """
-        start = TurnStart(self.session_id, turn.index, turn.request.prompt, self.context.now())
+        start = TurnStart(
+            session_id=self.session_id,
+            turn_index=turn.index,
+            prompt=turn.request.prompt,
+            started_at=self.context.now(),
+            key=turn.request.key,
+        )
         with trio.move_on_after(LEDGER_SECS) as scope:
             await self.context.store.begin_turn(start)
         if scope.cancelled_caught:
@@ -157,7 +214,7 @@ class TurnLine:
             answer = error
         if isinstance(answer, AgentNotResumable):
             self.on_lost()
-        return judge_turn(self.agent, turn.stop_cause, answer, turn.request.timeout_secs)
+        return judge_turn(self.agent, turn.stop_cause, answer, turn.request)
 
     async def _ask(self, turn: Turn) -> str | ClawdforgeError | None:
         """What the agent answered; None when the turn was stopped before it was asked."""
@@ -198,26 +255,30 @@ class TurnLine:
         """What to answer: nothing is acknowledged that the ledger does not have."""
         if not isinstance(end, Verdict):
             return end
+        result = turn.judged(end)
         batch = self.feed.unwritten()
         try:
             with trio.fail_after(LEDGER_SECS):
-                await self.context.store.end_turn(self._turn_end(turn, end), batch)
+                await self.context.store.end_turn(self._turn_end(turn, result), batch)
             self.feed.mark_written(batch)
         except (StoreUnavailable, trio.TooSlowError):
             log.warning("turn end not written", agent=self.agent, ending=end.ending)
             return StoreUnavailable("the turn's ending could not be written")
-        return turn.judged(end)
+        return result
 
-    def _turn_end(self, turn: Turn, verdict: Verdict) -> TurnEnd:
+    def _turn_end(self, turn: Turn, result: TurnResult) -> TurnEnd:
+        """The row of a result. With a key its answer may be asked for again, events and all."""
         return TurnEnd(
             session_id=self.session_id,
             turn_index=turn.index,
-            ending=verdict.ending,
-            stop_reason=verdict.stop_reason,
-            text=turn.transcript.text,
-            duration_ms=turn.duration_ms,
+            ending=result.ending,
+            stop_reason=result.stop_reason,
+            text=result.text,
+            duration_ms=result.duration_ms,
             ended_at=self.context.now(),
-            detail=str(verdict.error) if verdict.error else turn.stop_cause,
+            detail=str(result.error) if result.error else turn.stop_cause,
             first_event=turn.events.first,
             last_event=turn.events.last,
+            facts=facts_of(result),
+            kept_events=None if turn.request.key is None else events_text(result),
         )

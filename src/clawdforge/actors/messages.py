@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from clawdforge.actors.mailbox import Ref, Reply
 from clawdforge.actors.ticket import TurnTicket
 from clawdforge.domain.ids import AppName
+from clawdforge.domain.keys import IdempotencyKey
 from clawdforge.domain.ports import SessionRow
+from clawdforge.domain.questions import PendingPermission
+from clawdforge.domain.runs import RunRequest, RunResult, RunStop
 from clawdforge.domain.sweeping import SweepCounts
-from clawdforge.domain.turns import TurnRequest
+from clawdforge.domain.turns import CancelReceipt, TurnRequest, TurnTarget
 
 # --- to a session ---------------------------------------------------------------------------------
 
@@ -29,6 +34,37 @@ class StartTurn:
 
 
 @attrs.frozen
+class CancelTurn:
+    """Stop a turn; answered when it is over, or at once with None when no such turn is in line."""
+
+    target: TurnTarget
+    reply: Reply[CancelReceipt | None]
+
+
+@attrs.frozen
+class DecidePermission:
+    """Decide a pending permission request; answered when the decision is taken."""
+
+    request_id: str
+    option_id: str
+    reply: Reply[None]
+
+
+@attrs.frozen
+class ListPermissions:
+    """Answered with the permission requests that wait, oldest first."""
+
+    reply: Reply[Sequence[PendingPermission]]
+
+
+@attrs.frozen
+class JoinBirth:
+    """Answered with the row like the creation itself, which came under the same key."""
+
+    reply: Reply[SessionRow]
+
+
+@attrs.frozen
 class CloseSession:
     """End the session and its actor; turns are cancelled first. ``cause`` goes into the audit.
 
@@ -41,7 +77,7 @@ class CloseSession:
     reply: Reply[bool]
 
 
-SessionMail = StartTurn | CloseSession
+SessionMail = StartTurn | CancelTurn | DecidePermission | ListPermissions | JoinBirth | CloseSession
 SessionRef = Ref[SessionMail]
 
 # --- to the pool ----------------------------------------------------------------------------------
@@ -51,10 +87,11 @@ SessionRef = Ref[SessionMail]
 class OpenSession:
     """Admit and start a new session; answered with its row when the agent has shaken hands.
 
-    Abandoning the reply undoes it.
+    Abandoning the reply undoes it, unless it came under a ``key``: then the retry gets it.
     """
 
     row: SessionRow
+    key: IdempotencyKey | None
     reply: Reply[SessionRow]
 
 
@@ -88,3 +125,25 @@ class Sweep:
 
 
 SweeperMail = Sweep
+
+# --- to the runs ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class StartRun:
+    """Run a one-shot command; answered with how it went. Abandoning the reply stops it."""
+
+    request: RunRequest
+    reply: Reply[RunResult]
+
+
+@attrs.frozen
+class StopRuns:
+    """Stop all runs (of one app, or of all); answered when nothing of them is left."""
+
+    cause: RunStop
+    app: AppName | None
+    reply: Reply[None]
+
+
+RunsMail = StartRun | StopRuns

@@ -18,6 +18,7 @@ from clawdforge.actors.messages import (
     ActivateSession,
     CloseAll,
     CloseSession,
+    JoinBirth,
     OpenSession,
     PoolMail,
     SessionRef,
@@ -26,6 +27,7 @@ from clawdforge.actors.session import SessionActor
 from clawdforge.actors.supervisor import ChildSpec, Report, run_child
 from clawdforge.domain.admission import refuse_admission
 from clawdforge.domain.ids import SessionId
+from clawdforge.domain.keys import IdempotencyKey, same_request
 from clawdforge.domain.ports import SessionRow
 from clawdforge.domain.sweeping import LiveSession
 from clawdforge.errors import CapacityError, ClawdforgeError
@@ -83,8 +85,8 @@ class PoolActor:
 
     def _handle(self, message: PoolMail, nursery: trio.Nursery) -> None:
         match message:
-            case OpenSession(row, reply):
-                if not self._refuse(row, reply):
+            case OpenSession(row, key, reply):
+                if not self._join_birth(row, key, reply) and not self._refuse(row, reply):
                     self._start(row, message, nursery)
             case ActivateSession(row, reply):
                 ref = self.lookup(row.session_id)
@@ -96,6 +98,20 @@ class PoolActor:
                 nursery.start_soon(self._close_all, message)
             case _:
                 assert_never(message)
+
+    def _join_birth(
+        self, row: SessionRow, key: IdempotencyKey | None, reply: Reply[SessionRow]
+    ) -> bool:
+        """Pass a retry on to the actor whose creation came under the same key, if there is one."""
+        twin = next((actor for actor in self._sessions.values() if actor.is_twin(row, key)), None)
+        if key is None or twin is None or twin.birth_key is None:
+            return False
+        try:
+            same_request(key, twin.birth_key.fields_sha256)
+            twin.mailbox.ref.tell(JoinBirth(reply))
+        except ClawdforgeError as error:
+            reply.fail(error)
+        return True
 
     def _refuse(
         self, row: SessionRow, reply: Reply[SessionRow] | Reply[SessionRef]

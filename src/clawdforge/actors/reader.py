@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clawdforge.actors.bell import Bell
 from clawdforge.domain.events import Entry, cut_off, last_number, name_gaps
 from clawdforge.domain.ids import SessionId
-from clawdforge.domain.ports import PermissionRequest
+from clawdforge.domain.questions import PendingPermission
 
 if TYPE_CHECKING:
     from clawdforge.actors.feed import EventSpan, Feed, Feeds
@@ -56,7 +56,7 @@ class EventReader:
             self.position = last_number(entries[-1])
         return entries
 
-    def take_questions(self) -> Sequence[PermissionRequest]:
+    def take_questions(self) -> Sequence[PendingPermission]:
         """Permission requests that wait, came before ``position`` and were not taken yet."""
         found = [
             request

@@ -17,8 +17,18 @@ from clawdforge.actors.context import LEDGER_SECS, SessionContext
 from clawdforge.actors.keeper import AgentKeeper
 from clawdforge.actors.line import TurnLine
 from clawdforge.actors.mailbox import Mailbox, answering, fail_asker
-from clawdforge.actors.messages import CloseSession, OpenSession, SessionMail, StartTurn
+from clawdforge.actors.messages import (
+    CancelTurn,
+    CloseSession,
+    DecidePermission,
+    JoinBirth,
+    ListPermissions,
+    OpenSession,
+    SessionMail,
+    StartTurn,
+)
 from clawdforge.actors.permissions import PermissionDesk
+from clawdforge.domain.keys import IdempotencyKey
 from clawdforge.domain.ports import (
     AgentExit,
     AuditEvent,
@@ -28,7 +38,14 @@ from clawdforge.domain.ports import (
     SessionRow,
 )
 from clawdforge.domain.sweeping import LiveSession
-from clawdforge.errors import ClawdforgeError, SessionClosed, SessionGone, StoreUnavailable
+from clawdforge.errors import (
+    CallerError,
+    ClawdforgeError,
+    SessionClosed,
+    SessionGone,
+    StoreUnavailable,
+)
+from clawdforge.protocol.acp import is_output
 
 log: Final = structlog.get_logger("clawdforge.session")
 
@@ -40,7 +57,7 @@ class SessionActor:
     """One open session.
 
     Owns: its mailbox, the line of turns and in it the agent's process tree, the session's row.
-    Accepts: StartTurn, CloseSession.
+    Accepts: StartTurn, CancelTurn, DecidePermission, ListPermissions, JoinBirth, CloseSession.
     Stops when: closed (by its caller, the sweeper, revocation), the agent is lost and cannot
     resume, its creation is abandoned, or the service shuts down.
     If it crashes: turns and askers are failed, the tree is killed, the slot is freed; it is not
@@ -66,6 +83,7 @@ class SessionActor:
         self._line = self._make_line()
         self._cause: str | None = None
         self._closers: list[CloseSession] = []
+        self._retries: list[JoinBirth] = []
 
     @property
     def live(self) -> LiveSession | None:
@@ -124,7 +142,9 @@ class SessionActor:
             row.session_id,
             context,
             keeper,
-            PermissionDesk(config.permission_secs),
+            PermissionDesk(
+                row.session_id, context.store, context.now, config.permission_secs, self._feed
+            ),
             self._feed,
             on_lost=lambda: self._begin_close("not_resumable"),
         )
@@ -137,10 +157,20 @@ class SessionActor:
 
     def _handle(self, message: SessionMail) -> None:
         match message:
+            case StartTurn() if self._line.attach(message):
+                pass
             case StartTurn() if self._cause is not None:
                 message.reply.fail(SessionClosed(self._cause))
             case StartTurn():
                 self._line.admit(message)
+            case CancelTurn():
+                self._line.cancel(message)
+            case DecidePermission():
+                self._decide(message)
+            case ListPermissions(reply):
+                reply.set(self._line.desk.pending)
+            case JoinBirth():
+                self._join_birth(message)
             case CloseSession():
                 self._accept_close(message)
             case _:
@@ -150,12 +180,13 @@ class SessionActor:
 
     async def _open(self, birth: OpenSession) -> None:
         """Start the agent, write the row, answer. What fails is answered in the clean-up."""
-        birth.reply.when_abandoned(lambda: self._begin_close("caller_gone"))
+        if birth.key is None:  # with a key it is kept, and the retry gets it
+            birth.reply.when_abandoned(lambda: self._begin_close("caller_gone"))
         try:
             with self._context.workload.one_more():
                 agent = await self._line.keeper.ready()
             self.row = attrs.evolve(self.row, can_resume=agent.info.can_resume)
-            await self._context.store.add_session(self.row)
+            await self._context.store.add_session(self.row, birth.key)
         except ClawdforgeError as error:
             self._birth_error = error
             self._begin_close("not_started")
@@ -163,14 +194,38 @@ class SessionActor:
             self._is_on_record = True
             self._nursery.start_soon(self._feed.run_writer)
             birth.reply.set(self.row)
+            for retry in self._retries:
+                retry.reply.set(self.row)
+
+    @property
+    def birth_key(self) -> IdempotencyKey | None:
+        """The key that its creation came under."""
+        return self._birth.key if self._birth is not None else None
+
+    def is_twin(self, row: SessionRow, key: IdempotencyKey | None) -> bool:
+        """Whether that creation is this one, sent again."""
+        mine = self.birth_key
+        is_same_app = row.app_name == self.row.app_name
+        return key is not None and mine is not None and is_same_app and key.name == mine.name
+
+    def _join_birth(self, message: JoinBirth) -> None:
+        if self._is_on_record:
+            message.reply.set(self.row)
+        elif self._cause is not None:
+            message.reply.fail(self._birth_error or SessionGone())
+        else:
+            self._retries.append(message)
 
     # --- what the agent says (AgentSink) ----------------------------------------------------------
 
     def on_event(self, message: Message, size_bytes: int) -> None:
         """Updates between turns belong to the session; no turn has them."""
         self._feed.add(message)
-        if self._line.working is not None:
-            self._line.working.transcript.add(message, size_bytes)
+        turn = self._line.working
+        if turn is not None:
+            turn.transcript.add(message, size_bytes)
+            if is_output(message):
+                turn.silence.heard()
 
     def on_skipped(self, count: int) -> None:
         """Count what was no message."""
@@ -181,7 +236,15 @@ class SessionActor:
         """Keep the question until somebody or the clock decides it."""
         agent = self._line.keeper.agent
         if agent is not None:
-            self._line.desk.ask(agent, request)
+            self._line.desk.ask(agent, request, self._line.working)
+
+    def _decide(self, message: DecidePermission) -> None:
+        try:
+            self._line.desk.decide(message.request_id, message.option_id)
+        except CallerError as error:
+            message.reply.fail(error)
+        else:
+            message.reply.set(None)
 
     def _on_agent_exit(self, end: AgentExit) -> None:
         """A lost agent that cannot resume ends the session: a new conversation is never faked."""
@@ -223,8 +286,8 @@ class SessionActor:
             self._context.feeds.let_go(self._feed)
             self._release()
             self.mailbox.close()
-            if self._birth is not None:
-                fail_asker(self._birth, self._birth_error or SessionGone())
+            for asker in (self._birth, *self._retries):
+                fail_asker(asker, self._birth_error or SessionGone())
             for closer in self._closers:
                 fail_asker(closer, failure) if failure else closer.reply.set(True)
 

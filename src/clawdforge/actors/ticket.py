@@ -7,7 +7,10 @@ was asked to go on without a caller.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import trio
 
 from clawdforge.actors.feed import EventSpan
 from clawdforge.domain.turns import TurnResult
@@ -16,7 +19,7 @@ if TYPE_CHECKING:  # a turn gives out tickets
     from clawdforge.actors.turn import Turn
 
 
-class TurnTicket:
+class LiveTicket:
     """One caller of one turn. Leave it in a ``finally``: that is how hanging up is told."""
 
     def __init__(self, turn: Turn) -> None:
@@ -24,7 +27,7 @@ class TurnTicket:
         self._is_left = False
 
     def __repr__(self) -> str:
-        return f"<TurnTicket {self._turn.index}{' left' if self._is_left else ''}>"
+        return f"<LiveTicket {self._turn.index}{' left' if self._is_left else ''}>"
 
     @property
     def turn_index(self) -> int:
@@ -54,3 +57,38 @@ class TurnTicket:
         if not self._is_left:
             self._is_left = True
             self._turn.detach()
+
+
+@attrs.frozen
+class StoredTicket:
+    """A ticket to a turn that is over and is answered from the ledger."""
+
+    stored: TurnResult
+    first_event: int | None = None
+    last_event: int | None = None
+
+    @property
+    def turn_index(self) -> int:
+        """See LiveTicket."""
+        return self.stored.turn_index
+
+    @property
+    def is_over(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def events(self) -> EventSpan:
+        """See LiveTicket; the log may have dropped some of them."""
+        return EventSpan(self.first_event, self.last_event)
+
+    async def result(self) -> TurnResult:
+        """At once."""
+        await trio.lowlevel.checkpoint()
+        return self.stored
+
+    def leave(self) -> None:
+        """Nothing depends on it."""
+
+
+TurnTicket: TypeAlias = LiveTicket | StoredTicket

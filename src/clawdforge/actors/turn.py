@@ -6,13 +6,16 @@ and whatever the turn waits on inside ``unless_stopped`` is left at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from clawdforge.actors.feed import EventSpan
 from clawdforge.actors.mailbox import Reply
-from clawdforge.actors.ticket import TurnTicket
+from clawdforge.actors.silence import Silence
+from clawdforge.actors.ticket import LiveTicket, TurnTicket
 from clawdforge.domain.transcript import Transcript
-from clawdforge.domain.turns import StopCause, TurnRequest, TurnResult, Verdict
+from clawdforge.domain.turns import How, StopCause, TurnRequest, TurnResult, TurnTarget, Verdict
 from clawdforge.errors import ClawdforgeError, SessionGone
 
 
@@ -20,7 +23,8 @@ class Turn:
     """A turn from its place in line to its one ending.
 
     ``is_head`` is set when it is first in line, ``ended`` when it is over. It is *admitted* when
-    the ledger has it; until then it may be refused, and afterwards it has an ending.
+    the ledger has it; until then it may be refused, and afterwards it has an ending. ``how`` says
+    how far it came before it was stopped.
     """
 
     def __init__(self, index: int, request: TurnRequest, transcript: Transcript) -> None:
@@ -30,24 +34,32 @@ class Turn:
         self.is_head = trio.Event()
         self.ended = trio.Event()
         self.events = EventSpan()
+        self.silence = Silence(request.first_output_secs, request.silence_secs)
+        self.how: How = "not_started"
         self.is_admitted = False
-        self._joining: list[tuple[Reply[TurnTicket], TurnTicket]] = []
+        self._joining: list[tuple[Reply[TurnTicket], LiveTicket]] = []
         self._callers = 0
         self._result: TurnResult | ClawdforgeError = SessionGone()
         self._began = trio.current_time()
         self._deadline = self._began + request.timeout_secs
         self._cause: StopCause | None = None
         self._scope: trio.CancelScope | None = None
+        self._when_ended: list[Callable[[TurnResult | ClawdforgeError], None]] = []
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.is_set() else self._cause or "alive"
         return f"<Turn {self.index} {state}, {self._callers} callers>"
 
+    def is_meant(self, target: TurnTarget) -> bool:
+        """Whether ``target`` names this turn, by its index or its key."""
+        key = self.request.key
+        return self.index == target.turn_index or (key is not None and key.name == target.key_name)
+
     # --- callers ----------------------------------------------------------------------------------
 
     def join(self, reply: Reply[TurnTicket]) -> None:
         """Give an asker a ticket on admission; leaving before that is leaving the ticket."""
-        ticket = TurnTicket(self)
+        ticket = LiveTicket(self)
         self._callers += 1
         reply.when_abandoned(ticket.leave)
         if self.is_admitted:
@@ -83,6 +95,12 @@ class Turn:
                 reply.fail(result)
         self._joining.clear()
         self.ended.set()
+        for act in self._when_ended:
+            act(result)
+
+    def when_ended(self, act: Callable[[TurnResult | ClawdforgeError], None]) -> None:
+        """Have ``act`` called with what came of it, when it is over."""
+        self._when_ended.append(act)
 
     # --- time and stopping ------------------------------------------------------------------------
 
@@ -120,6 +138,7 @@ class Turn:
     def judged(self, verdict: Verdict) -> TurnResult:
         """The answer to whoever asked, as the turn stands now."""
         said = self.transcript
+        is_stopped = verdict.ending in {"cancelled", "timed_out"}
         return TurnResult(
             turn_index=self.index,
             ending=verdict.ending,
@@ -131,4 +150,5 @@ class Turn:
             text=said.text,
             usage=said.usage,
             error=verdict.error,
+            cancelled_tool_calls=tuple(said.open_calls) if is_stopped else (),
         )

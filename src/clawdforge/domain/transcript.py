@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from clawdforge.domain.ports import Message
-from clawdforge.protocol.acp import text_of, usage_of
+from clawdforge.protocol.acp import text_of, tool_call_of, usage_of
+
+MAX_OPEN_CALLS: Final = 1000
+MAX_CALL_ID: Final = 200
+"""Open tool calls that are remembered, and characters of an id: far beyond any real agent's."""
 
 
 class Transcript:
@@ -30,6 +34,7 @@ class Transcript:
         self.dropped = 0
         self.skipped_lines = 0
         self.usage: Mapping[str, Any] | None = None
+        self.open_calls: dict[str, None] = {}
 
     def add(self, message: Message, size_bytes: int) -> None:
         """Take one more message of ``size_bytes`` on the wire."""
@@ -37,6 +42,7 @@ class Transcript:
         self._size += size_bytes
         self._add_text(text_of((message,)))
         self.usage = usage_of((message,)) or self.usage
+        self._follow_calls(message)
         while self._size > self._limit and len(self._events) > 1:
             self._drop_oldest()
 
@@ -55,6 +61,17 @@ class Transcript:
         if text and room > 0:
             self._text.append(text[:room])
             self._text_size += len(text)
+
+    def _follow_calls(self, message: Message) -> None:
+        """Which tool calls are open, whatever was dropped; a call that only goes on is not new."""
+        call = tool_call_of(message)
+        if call is None:
+            return
+        call_id, is_open = call
+        if not is_open:
+            self.open_calls.pop(call_id, None)
+        elif len(self.open_calls) < MAX_OPEN_CALLS:
+            self.open_calls[call_id[:MAX_CALL_ID]] = None
 
     def _drop_oldest(self) -> None:
         message, size = self._events.popleft()

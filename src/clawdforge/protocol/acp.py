@@ -8,7 +8,7 @@ is not known says nothing and is no error: agents are free to send what they lik
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 
 def update_of(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -51,6 +51,38 @@ def usage_of(events: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
             context = {key: update[key] for key in ("used", "size", "cost") if key in update}
         tokens = _mapping(_mapping(message.get("result")).get("usage")) or tokens
     return {**context, **tokens} or None
+
+
+SESSION_UPDATES: Final = frozenset(
+    {
+        "available_commands_update",
+        "config_option_update",
+        "current_mode_update",
+        "session_info_update",
+        "usage_update",
+    }
+)
+"""Updates about the session: an agent that sends nothing else has not begun to answer."""
+
+
+def is_output(message: Mapping[str, Any]) -> bool:
+    """Whether the agent shows with this message that it works on the turn."""
+    update = update_of(message)
+    return update is None or update["sessionUpdate"] not in SESSION_UPDATES
+
+
+def tool_call_of(message: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """The id of the tool call whose status an update says, and whether the call is open then."""
+    update = update_of(message)
+    if update is None or update["sessionUpdate"] not in {"tool_call", "tool_call_update"}:
+        return None
+    call_id = update.get("toolCallId")
+    if not isinstance(call_id, str):
+        return None
+    status = update.get("status")
+    if status is None and update["sessionUpdate"] == "tool_call_update":
+        return None
+    return call_id, status not in {"completed", "failed"}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

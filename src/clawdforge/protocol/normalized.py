@@ -2,12 +2,13 @@
 
 ``{type: "text", content}``, ``{type: "thinking", content}``, ``{type: "tool_call", name, args,
 result}``, ``{type: "plan", entries}``: in order of first appearance, adjacent text merged, a tool
-call's updates folded into the call. Pure; messages are read and never changed.
+call's updates folded into the call. A call that its turn's cancellation left open has a ``status``
+of ``cancelled`` besides. Pure; messages are read and never changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 from clawdforge.protocol.acp import update_of
@@ -15,8 +16,13 @@ from clawdforge.protocol.acp import update_of
 _CHUNKS: Final = {"agent_message_chunk": "text", "agent_thought_chunk": "thinking"}
 
 
-def normalize(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The normalized events of one turn; messages of other kinds have none."""
+def normalize(
+    messages: Iterable[Mapping[str, Any]], cancelled_calls: Container[str] = ()
+) -> list[dict[str, Any]]:
+    """The normalized events of one turn; messages of other kinds have none.
+
+    ``cancelled_calls`` are the ids of tool calls that ended as cancelled.
+    """
     events: list[dict[str, Any]] = []
     calls: dict[str, dict[str, Any]] = {}
     for message in messages:
@@ -30,6 +36,9 @@ def normalize(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             _add_call(events, calls, update)
         elif kind == "plan":
             events.append({"type": "plan", "entries": update.get("entries", [])})
+    for call_id, call in calls.items():
+        if call_id in cancelled_calls:
+            call["status"] = "cancelled"
     return events
 
 

@@ -55,6 +55,7 @@ KINDS: Final[Mapping[type[errors.ClawdforgeError], Kind]] = {
     errors.BodyTooSlow: Kind(408, "Request Timeout"),
     errors.TooLarge: Kind(413, "Too large"),
     errors.PoolFull: Kind(503, "Pool full"),
+    errors.RunsFull: Kind(503, "Runs full"),
     errors.ShuttingDown: Kind(503, "Shutting down"),
     errors.CircuitOpen: Kind(503, "Circuit open"),
     errors.MachineFull: Kind(503, "Machine full"),
@@ -82,9 +83,22 @@ _FRAMEWORK_DETAILS: Final = {
     400: "the request is not valid HTTP for this server",
     404: "there is no such route",
     405: "this route does not take that method",
+    406: "this route answers with text/event-stream or application/x-ndjson",
     408: "the body did not arrive in time",
     426: "this server does not speak WebSocket",
 }
+
+
+RUN_FAILED: Final = 502
+"""The status of the one failure that is no problem document: ``POST /run``'s."""
+
+
+@attrs.frozen
+class Flat:
+    """A failure in the old form: a status and a flat body. It is a result, not an exception."""
+
+    status: int
+    body: object
 
 
 @attrs.frozen
