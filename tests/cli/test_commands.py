@@ -163,7 +163,7 @@ def test_doctor_finds_leftovers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("sessions", "state"), [(1, "ok"), (16, "failed")])
 def test_doctor_compares_limits(monkeypatch: pytest.MonkeyPatch, sessions: int, state: str) -> None:
     """A pool for which there are too few files is a failure."""
-    monkeypatch.setattr("resource.getrlimit", lambda _: (100, 100))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (150, 150))
     assert checks.check_limits(Config(max_live_sessions=sessions)).state == state
 
 

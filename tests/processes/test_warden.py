@@ -38,11 +38,17 @@ status = dict(line.split(":\\t", 1) for line in open("/proc/self/status"))
 print(json.dumps({
     "fds": sorted(int(name) for name in os.listdir("/proc/self/fd"))[:-1],
     "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    "oom_score": int(open("/proc/self/oom_score_adj").read()),
     "blocked": int(status["SigBlk"], 16), "ignored": int(status["SigIgn"], 16),
     "environ": open("/proc/self/environ").read(),
     "is_group_leader": os.getpgid(0) == os.getpid(), "session": os.getsid(0),
 }))
 """
+
+
+def own_oom_score() -> int:
+    """How much the kernel would rather end us than others."""
+    return int(Path("/proc/self/oom_score_adj").read_text())
 
 
 @attrs.define
@@ -182,6 +188,7 @@ def test_what_the_child_is_given(wardens: Wardens) -> None:
 
     assert report["fds"] == [0, 1, 2]
     assert report["open_files"] == min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    assert report["oom_score"] == min(1000, own_oom_score() + 500)
     assert report["blocked"] == 0
     # CPython itself ignores these two in whatever runs it.
     assert report["ignored"] == 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
