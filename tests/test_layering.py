@@ -13,7 +13,7 @@ import clawdforge
 
 ROOT: Final = Path(clawdforge.__file__).parent
 
-WORDS: Final = frozenset({"errors", "protocol", "domain"})
+WORDS: Final = frozenset({"__version__", "errors", "protocol", "domain"})
 """What every layer may speak of."""
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {

@@ -126,6 +126,15 @@ class TurnDone:
 
 
 @attrs.frozen
+class Page:
+    """An answer that is no JSON: bytes of ours, sent as they are."""
+
+    body: bytes = attrs.field(repr=False)
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
 class FileKept:
     """The answer of ``POST /files``: the only time that the token's text is shown."""
 

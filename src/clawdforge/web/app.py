@@ -17,6 +17,7 @@ from clawdforge.domain.access import AccessRules, admit
 from clawdforge.errors import ClawdforgeError, TooLarge
 from clawdforge.web import drain, files, health, sessions, tokens, turns
 from clawdforge.web.bodies import narrow
+from clawdforge.web.documents import with_documents
 from clawdforge.web.edge import Asgi, Edge, request_secs
 from clawdforge.web.operations import Operation, mount, respond
 from clawdforge.web.problems import OUR_BUG, Problem, describe_error, describe_status
@@ -26,13 +27,15 @@ from clawdforge.web.wire import Reader
 
 _log: Final = structlog.get_logger("clawdforge.web")
 
-OPERATIONS: Final[tuple[Operation, ...]] = (
-    *health.OPERATIONS,
-    *sessions.OPERATIONS,
-    *turns.OPERATIONS,
-    *files.OPERATIONS,
-    *tokens.OPERATIONS,
-    *drain.OPERATIONS,
+OPERATIONS: Final[tuple[Operation, ...]] = with_documents(
+    (
+        *health.OPERATIONS,
+        *sessions.OPERATIONS,
+        *turns.OPERATIONS,
+        *files.OPERATIONS,
+        *tokens.OPERATIONS,
+        *drain.OPERATIONS,
+    )
 )
 """The whole API."""
 

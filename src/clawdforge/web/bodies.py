@@ -25,6 +25,7 @@ from clawdforge.web.limits import (
     is_network,
     limited,
     matches,
+    names_file,
     not_empty,
     one_of,
 )
@@ -50,7 +51,7 @@ class RunTurn:
     """``POST /sessions/{id}/turn``; ``timeout_secs`` None is the service's default."""
 
     prompt: str = limited(not_empty())
-    files: tuple[str, ...] = limited(at_most_items(100), default=())
+    files: tuple[str, ...] = limited(at_most_items(100), each(names_file()), default=())
     timeout_secs: int | None = limited(at_least(5), default=None)
     events: EventsForm | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from clawdforge.config import Config
+from clawdforge.errors import FilesUnavailable
 from clawdforge.web.answers import FileKept
 from clawdforge.web.bodies import UploadFile
 from clawdforge.web.forms import Form
@@ -35,5 +36,7 @@ OPERATIONS: Final = (
         asks=UploadFile,
         is_form=True,
         bound_secs=upload_secs,
+        answer=FileKept("ff_…", 3600, 5),
+        refusals=[FilesUnavailable("no space left on device")],
     ),
 )

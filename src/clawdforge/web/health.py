@@ -57,6 +57,13 @@ OPERATIONS: Final = (
         gate="open",
         handle=show_health,
         summary="What the service hosts, and how much of it is in use",
+        answer=Health(
+            claude_present=False,
+            claude_version=None,
+            acpx_present=True,
+            acpx_version="0.19.1",
+            open_sessions=3,
+        ),
     ),
     Operation(
         method="GET",
@@ -71,5 +78,6 @@ OPERATIONS: Final = (
         gate="open",
         handle=show_readiness,
         summary="Whether a session could be opened now",
+        refusals=[NotReady(["acpx is not installed; run `clawdforge setup`"])],
     ),
 )

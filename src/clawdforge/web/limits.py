@@ -101,6 +101,11 @@ def is_binary() -> Limit:
     return Limit(lambda _: None, {"format": "binary"})
 
 
+def names_file() -> Limit:
+    """The token of an uploaded file. A rule for the reader only: the ledger knows which are."""
+    return Limit(lambda _: None, {"format": "file-token"})
+
+
 @attrs.frozen
 class Limits:
     """Several limits on one field, as an attrs validator. Raises ValueError at the first fault."""

@@ -18,8 +18,8 @@ from quart_trio import QuartTrio
 from clawdforge.config import Config
 from clawdforge.domain.access import Address
 from clawdforge.domain.ids import AppName
-from clawdforge.errors import TooSlow
-from clawdforge.web.answers import to_json
+from clawdforge.errors import ClawdforgeError, TooSlow
+from clawdforge.web.answers import Done, Page, to_json
 from clawdforge.web.auth import authenticate_admin, authenticate_app
 from clawdforge.web.bodies import Nothing
 from clawdforge.web.forms import Form
@@ -47,12 +47,29 @@ class Call(Generic[Asked]):
     path: Mapping[str, str]
 
 
+@attrs.frozen
+class Link:
+    """What an answer is good for next (an OpenAPI link): the handler of another operation.
+
+    ``parameters`` are that one's path parameters, ``body`` its body, as runtime expressions.
+    """
+
+    operation_id: str
+    parameters: Mapping[str, str] = attrs.field(factory=dict)
+    body: Mapping[str, Any] | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Operation:
     """A method on a path. ``asks`` is its body class for POST, its query class for the others.
 
     With ``is_form`` the handler is given a :class:`Form` of that class instead, still to be read.
     ``bound_secs`` is the longest that the handler may take, by the settings.
+
+    The rest is for the API description. ``example`` is a request's body, ``answer`` an example of
+    the success, whose class is its schema. ``refusals`` are examples of what the handler refuses
+    with, besides what any route may; ``failures`` are other bodies by status; ``also_answers`` are
+    further media types of the success, with a word on each.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -63,6 +80,12 @@ class Operation:
     asks: type = Nothing
     is_form: bool = False
     bound_secs: Callable[[Config], float] = lambda _: SHORT_SECS
+    example: Mapping[str, Any] | None = None
+    answer: object = Done()
+    refusals: Sequence[ClawdforgeError | Problem] = ()
+    failures: Mapping[int, object] = attrs.field(factory=dict)
+    also_answers: Mapping[str, str] = attrs.field(factory=dict)
+    links: Sequence[Link] = ()
 
     @property
     def instance(self) -> str:
@@ -144,6 +167,9 @@ def respond(answer: object, instance: str) -> Response:
     """The response for an answer, or for a problem that a handler returned."""
     if isinstance(answer, Problem):
         response = Response(answer.to_bytes(instance), answer.status, content_type=CONTENT_TYPE)
+        response.headers.extend(dict(answer.headers))
+    elif isinstance(answer, Page):
+        response = Response(answer.body, 200, content_type=answer.content_type)
         response.headers.extend(dict(answer.headers))
     else:
         response = Response(to_json(answer), 200, content_type="application/json")

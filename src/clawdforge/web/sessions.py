@@ -6,14 +6,28 @@ A session of another app is found by no query here: (id, app) is always asked fo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName, SessionId
-from clawdforge.errors import Fault, InvalidRequest, SessionNotFound
+from clawdforge.errors import (
+    AgentNotResumable,
+    AgentNotStarted,
+    AgentTimedOut,
+    CircuitOpen,
+    ClawdforgeError,
+    Fault,
+    InvalidRequest,
+    MachineFull,
+    PoolFull,
+    SessionNotFound,
+    ShuttingDown,
+    TooManyStarts,
+)
 from clawdforge.web.answers import OMITTED, Done, SessionCreated, SessionList, SessionView
 from clawdforge.web.bodies import CreateSession, ListSessions, Nothing
-from clawdforge.web.operations import SHORT_SECS, Call, Operation
+from clawdforge.web.operations import SHORT_SECS, Call, Link, Operation
 from clawdforge.web.service import NewSession
 
 _SESSION_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -83,6 +97,32 @@ def closing_secs(config: Config) -> float:
     return config.cancel_grace_secs + SHORT_SECS
 
 
+EXAMPLE_ID: Final = "nq3vQ8Jt1-5Wc0fXyZ_2bR7uKdLmA9eP"
+
+EXAMPLE: Final = SessionView(
+    session_id=EXAMPLE_ID,
+    agent="demo",
+    model=None,
+    created_at=1_790_000_000,
+    last_turn_at=1_790_000_060,
+    turn_count=2,
+    closed_at=None,
+    live=True,
+    meta={"room": "kitchen"},
+)
+
+START_REFUSALS: Final[Sequence[ClawdforgeError]] = (
+    PoolFull(5, limit=16),
+    ShuttingDown(5),
+    CircuitOpen(60, agent="claude", reason="no handshake within 60 s"),
+    TooManyStarts(5),
+    MachineFull(5, what="memory"),
+    AgentNotStarted("claude", "claude is not installed", "clawdforge setup --with claude"),
+    AgentNotResumable("demo"),
+    AgentTimedOut("demo", 60),
+)
+"""What starting an agent may be refused with, for the API description."""
+
 OPERATIONS: Final = (
     Operation(
         method="POST",
@@ -92,6 +132,15 @@ OPERATIONS: Final = (
         summary="Open a session",
         asks=CreateSession,
         bound_secs=creating_secs,
+        example={"agent": "demo", "meta": {"room": "kitchen"}},
+        answer=SessionCreated(
+            session_id=EXAMPLE_ID, agent="demo", model=None, created_at=1_790_000_000
+        ),
+        refusals=START_REFUSALS,
+        links=[
+            Link(operation_id, {"session_id": "$response.body#/session_id"})
+            for operation_id in ("show_session", "run_turn", "close_session")
+        ],
     ),
     Operation(
         method="GET",
@@ -100,6 +149,7 @@ OPERATIONS: Final = (
         handle=list_sessions,
         summary="List this app's sessions, newest first",
         asks=ListSessions,
+        answer=SessionList([EXAMPLE], 1),
     ),
     Operation(
         method="GET",
@@ -107,6 +157,8 @@ OPERATIONS: Final = (
         gate="app",
         handle=show_session,
         summary="Show one session",
+        answer=EXAMPLE,
+        refusals=[SessionNotFound()],
     ),
     Operation(
         method="DELETE",
@@ -115,5 +167,7 @@ OPERATIONS: Final = (
         handle=close_session,
         summary="Close one session",
         bound_secs=closing_secs,
+        answer=Done(already_closed=True),
+        refusals=[SessionNotFound()],
     ),
 )

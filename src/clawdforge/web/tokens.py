@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from clawdforge.domain.ids import APP_NAME, AppName
-from clawdforge.errors import AppNotFound
+from clawdforge.errors import AppNameTaken, AppNotFound
 from clawdforge.web.answers import Done, TokenList, TokenMinted, TokenView
 from clawdforge.web.bodies import MintToken, Nothing
-from clawdforge.web.operations import Call, Operation
+from clawdforge.web.operations import Call, Link, Operation
 from clawdforge.web.sessions import closing_secs
 
 
@@ -41,6 +41,10 @@ OPERATIONS: Final = (
         handle=mint_token,
         summary="Mint a token",
         asks=MintToken,
+        example={"name": "kitchen", "ip_cidrs": ["192.168.1.0/24"]},
+        answer=TokenMinted("kitchen", "cf_…", ["192.168.1.0/24"]),
+        refusals=[AppNameTaken("kitchen")],
+        links=[Link("revoke_token", {"name": "$response.body#/name"})],
     ),
     Operation(
         method="GET",
@@ -48,6 +52,7 @@ OPERATIONS: Final = (
         gate="admin",
         handle=list_tokens,
         summary="List the tokens",
+        answer=TokenList([TokenView("kitchen", ["192.168.1.0/24"], 1_790_000_000)]),
     ),
     Operation(
         method="DELETE",
@@ -56,5 +61,6 @@ OPERATIONS: Final = (
         handle=revoke_token,
         summary="Revoke a token",
         bound_secs=closing_secs,
+        refusals=[AppNotFound("")],
     ),
 )
