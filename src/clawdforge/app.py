@@ -20,15 +20,20 @@ import structlog
 import trio
 
 from clawdforge.actors.context import SessionContext
+from clawdforge.actors.starts import Starts
 from clawdforge.actors.tree import open_tree
 from clawdforge.config import Config
 from clawdforge.domain.ports import Launcher, Store
+from clawdforge.domain.runs import Runner
 from clawdforge.errors import DataDirectoryBusy, RuntimeNotInstalled, WrongConfiguration
-from clawdforge.processes.kernel import become_subreaper, raise_open_files, set_not_dumpable
+from clawdforge.fitting import claim_process
+from clawdforge.processes.claude import CommandRunner
 from clawdforge.processes.launcher import AgentLauncher
 from clawdforge.processes.leftovers import sweep_leftovers
 from clawdforge.processes.lodging import Lodging
 from clawdforge.processes.marks import Incarnation
+from clawdforge.processes.memory import spare_memory
+from clawdforge.processes.orphans import remove_orphans
 from clawdforge.processes.runtime import ensure_runtime, find_runtime
 from clawdforge.service import LiveService
 from clawdforge.store.files import DiskShelf
@@ -43,26 +48,34 @@ async def open_service(
     config: Config,
     *,
     launcher: Launcher | None = None,
+    runner: Runner | None = None,
     now: Callable[[], int] = lambda: int(time.time()),
 ) -> AsyncIterator[LiveService]:
     """Run the program around the body, all but HTTP.
 
-    ``launcher`` takes the place of acpx, for tests. Raises DataDirectoryBusy when another service
-    holds the data directory, StoreUnavailable when the ledger does not open.
+    ``launcher`` takes the place of acpx, ``runner`` that of the one-shot command, for tests. Raises
+    DataDirectoryBusy when another service holds the data directory, StoreUnavailable when the
+    ledger does not open.
     """
     with hold_data_dir(config.data_dir):
+        incarnation = new_incarnation(config.data_dir)
+        starts = Starts(config)
         if launcher is None:
-            launcher = await make_launcher(config)
+            config = claim_process(config)
+            starts = Starts(config, spare_memory)
+            launcher = await make_launcher(config, incarnation)
+        runner = runner or await make_runner(config, incarnation)
         async with open_sqlite_store(config.database_path) as store:
             await settle_ledger(store, launcher, now())
+            await clear_orphans(store, config.data_dir)
             files = DiskShelf(
                 store=store,
                 folder=config.data_dir / "files",
                 max_bytes=config.max_upload_bytes,
                 now=now,
             )
-            context = SessionContext(config, store, launcher, now, files)
-            async with open_tree(context) as tree:
+            context = SessionContext(config, store, launcher, now, files, starts=starts)
+            async with open_tree(context, runner) as tree:
                 yield LiveService(context, tree, VersionProbe(config.runtime_dir))
 
 
@@ -86,10 +99,8 @@ def hold_data_dir(data_dir: Path) -> Iterator[None]:
         os.close(lock)
 
 
-async def make_launcher(config: Config) -> Launcher:
-    """Take the process in hand, clear what an earlier life left, see that acpx is there."""
-    claim_process()
-    incarnation = new_incarnation(config.data_dir)
+async def make_launcher(config: Config, incarnation: Incarnation) -> Launcher:
+    """Clear what an earlier life left, see that acpx is there."""
     cleared = await trio.to_thread.run_sync(sweep_leftovers, incarnation)
     if cleared.killed_count:
         log.warning("leftovers of an earlier life killed", count=cleared.killed_count)
@@ -103,11 +114,17 @@ async def make_launcher(config: Config) -> Launcher:
     return AgentLauncher(lodging)
 
 
-def claim_process() -> None:
-    """Ask the kernel for what only the owner of a process may: it is ours, not a test's."""
-    become_subreaper()
-    set_not_dumpable()
-    raise_open_files()
+async def make_runner(config: Config, incarnation: Incarnation) -> Runner:
+    """The one-shot command of the chosen profile; what an earlier life left of runs is cleared."""
+    runner = CommandRunner(
+        profile=config.agents[config.run_agent],
+        data_dir=config.data_dir.absolute(),
+        runtime_dir=config.runtime_dir.absolute(),
+        incarnation=incarnation,
+        environment=os.environ,
+    )
+    await trio.to_thread.run_sync(runner.clear)
+    return runner
 
 
 def new_incarnation(data_dir: Path) -> Incarnation:
@@ -129,10 +146,19 @@ async def settle_ledger(store: Store, launcher: Launcher, now: int) -> None:
     interrupted = await store.interrupt_turns(at=now)
     if interrupted:
         log.warning("turns of an earlier life interrupted", count=interrupted)
+    await store.interrupt_runs(at=now)
     for row in await store.list_all_sessions():
         if row.closed_at is None and not row.can_resume:
             await store.close_session(row.session_id, event="close", cause="not_resumable", at=now)
             await launcher.discard(row.session_id)
+
+
+async def clear_orphans(store: Store, data_dir: Path) -> None:
+    """Remove the directories of sessions that are closed, or of which there is no row."""
+    keep = {row.session_id for row in await store.list_all_sessions() if row.closed_at is None}
+    count = await trio.to_thread.run_sync(remove_orphans, data_dir / "sessions", keep)
+    if count:
+        log.warning("directories of sessions that are no more removed", count=count)
 
 
 class VersionProbe:

@@ -23,6 +23,7 @@ from clawdforge.service import LiveService
 from clawdforge.store.files import DiskShelf
 from clawdforge.store.memory import MemoryStore
 from clawdforge.testing.fake_launcher import FakeLauncher
+from clawdforge.testing.fake_runner import FakeRunner
 from clawdforge.web.service import NewSession, NewTurn, TurnTicket, Versions
 
 Result = TypeVar("Result")
@@ -68,6 +69,7 @@ class Stage:
     service: LiveService
     tree: Tree
     launcher: FakeLauncher
+    runner: FakeRunner
     store: MemoryStore
     wall: WallClock
     _nursery: trio.Nursery
@@ -140,6 +142,7 @@ def open_stage(tmp_path: Path) -> OpenStage:
     ) -> AsyncIterator[Stage]:
         config = Config(**{"turn_queue": 2, "max_live_sessions": 3, **settings})
         store, launcher, wall = MemoryStore(), FakeLauncher(can_resume=can_resume), WallClock()
+        runner = FakeRunner()
         shelf = DiskShelf(
             store=store,
             folder=tmp_path / "files",
@@ -151,10 +154,10 @@ def open_stage(tmp_path: Path) -> OpenStage:
             config, store, launcher, wall.now, shelf, starts=starts or Starts(config)
         )
         async with trio.open_nursery() as nursery:
-            async with open_tree(context) as tree:
+            async with open_tree(context, runner) as tree:
                 service = LiveService(context, tree, Versions)
                 await service.mint(APP, ())
-                yield Stage(service, tree, launcher, store, wall, nursery)
+                yield Stage(service, tree, launcher, runner, store, wall, nursery)
             nursery.cancel_scope.cancel()
         assert launcher.live == 0, "an agent outlived the tree"
 

@@ -15,6 +15,7 @@ import trio
 from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, SessionRow
+from clawdforge.domain.runs import RunResult
 from clawdforge.domain.turns import TurnResult
 from clawdforge.errors import SessionNotFound
 from clawdforge.server import serve_app
@@ -23,7 +24,7 @@ from clawdforge.store.memory import MemoryStore
 from clawdforge.web.app import make_edge
 from clawdforge.web.auth import hash_token
 from clawdforge.web.edge import Edge
-from clawdforge.web.service import NewSession, NewTurn, Versions
+from clawdforge.web.service import NewRun, NewSession, NewTurn, Versions
 
 ADMIN = "an admin secret of some length"
 TOKEN = "cf_kitchen-0123456789-0123456789-0123456789"
@@ -35,6 +36,9 @@ INSTALLED = Versions(acpx_present=True, acpx_version="0.19.1")
 DONE = TurnResult(
     turn_index=1, ending="completed", stop_reason="end_turn", duration_ms=5, text="hello"
 )
+
+
+RAN = RunResult(True, {"a": 1}, "raw", "", 7, "end_turn")
 
 
 def session_row(session_id: str = SESSION, app: AppName = KITCHEN, **fields: Any) -> SessionRow:
@@ -66,6 +70,7 @@ class FakeService:
     found: Versions = INSTALLED
     fails_with: BaseException | None = None
     result: TurnResult = DONE
+    run_result: RunResult = RAN
     is_draining: bool = False
     open_sessions: int = 0
     resting_agents: frozenset[AgentName] = frozenset()
@@ -123,6 +128,10 @@ class FakeService:
         row = await self._find(session_id, app)
         await self._take(session_id)
         return row.closed_at is None
+
+    async def run_once(self, app: AppName, request: NewRun) -> RunResult:
+        await self._take((app, request))
+        return self.run_result
 
     async def mint(self, name: AppName, ip_cidrs: Sequence[str]) -> str:
         await self._take((name, ip_cidrs))

@@ -5,6 +5,7 @@ It is always on: a tick every ``sweep_secs``, and whenever it is asked.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -12,15 +13,17 @@ import trio
 
 from clawdforge.actors.context import SessionContext
 from clawdforge.actors.mailbox import Mailbox, answering
-from clawdforge.actors.messages import CloseSession, Sweep, SweeperMail
+from clawdforge.actors.messages import CloseSession, StopRuns, Sweep, SweeperMail
 from clawdforge.actors.pool import PoolActor
-from clawdforge.domain.ids import SessionId
+from clawdforge.actors.runs import RunsActor
+from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.sweeping import Lifetimes, SweepCounts, SweepPlan, plan_sweep
 from clawdforge.errors import FilesUnavailable, SessionBusy, SessionGone, StoreUnavailable
 
 log: Final = structlog.get_logger("clawdforge.sweeper")
 
 MAILBOX: Final = 16
+DAY_SECS: Final = 86_400
 
 
 class SweeperActor:
@@ -32,10 +35,11 @@ class SweeperActor:
     If it crashes: the asker in hand is failed, and it starts again; a sweep may be repeated.
     """
 
-    def __init__(self, context: SessionContext, pool: PoolActor) -> None:
+    def __init__(self, context: SessionContext, pool: PoolActor, runs: RunsActor) -> None:
         self.mailbox: Mailbox[SweeperMail] = Mailbox(MAILBOX)
         self._context = context
         self._pool = pool
+        self._runs = runs
 
     async def run(self) -> None:
         """Sweep at each tick and at each request. The only place that reads the mailbox."""
@@ -63,14 +67,22 @@ class SweeperActor:
         Who lives is read before the rows are: an actor that counts as live has a committed row.
         """
         config, store = self._context.config, self._context.store
-        live = self._pool.live()
+        live, running = self._pool.live(), self._runs.apps()
         apps = {app.name for app in await store.list_apps()}
         rows = await store.list_all_sessions()
         lifetimes = Lifetimes(config.session_ttl_secs, config.session_hard_ttl_secs)
         plan = plan_sweep(rows, live, apps, lifetimes, self._context.now())
         counts = await self._carry_out(plan)
+        for app in running - apps:
+            await self._stop_runs(app)
+        await store.sweep_audit(before=self._context.now() - config.audit_days * DAY_SECS)
         await self._sweep_files()
         return counts
+
+    async def _stop_runs(self, app: AppName) -> None:
+        """Stop what a revoked app still runs. Bounded by the runs' own end."""
+        with suppress(SessionBusy):  # a full mailbox: the next sweep does it
+            await self._runs.mailbox.ref.ask(lambda reply: StopRuns("revoked", app, reply))
 
     async def _sweep_files(self) -> None:
         try:
@@ -106,6 +118,7 @@ class SweeperActor:
         is_closed = await self._context.store.close_session(
             session_id, event="sweep_close", cause="idle", at=self._context.now()
         )
+        self._context.feeds.close(session_id, "idle")
         await self._context.launcher.discard(session_id)
         return is_closed
 

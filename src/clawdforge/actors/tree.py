@@ -1,4 +1,4 @@
-"""The actor tree: the pool and the sweeper, permanent, under one supervisor.
+"""The actor tree: the pool, the runs and the sweeper, permanent, under one supervisor.
 
 When one of them spends its restart budget, the tree fails, and with it the program: the service
 manager starts it again.
@@ -16,49 +16,59 @@ import trio
 
 from clawdforge.actors.context import LEDGER_SECS, SessionContext
 from clawdforge.actors.conversation import KILL_SECS
-from clawdforge.actors.messages import CloseAll
+from clawdforge.actors.messages import CloseAll, StopRuns
 from clawdforge.actors.pool import PoolActor
+from clawdforge.actors.runs import RunsActor
 from clawdforge.actors.supervisor import ChildEnded, ChildSpec, run_child
 from clawdforge.actors.sweeper import SweeperActor
+from clawdforge.domain.runs import Runner
 
 log: Final = structlog.get_logger("clawdforge.supervisor")
 
 
 @attrs.frozen
 class Tree:
-    """The two permanent actors."""
+    """The permanent actors."""
 
     pool: PoolActor
+    runs: RunsActor
     sweeper: SweeperActor
 
 
 @asynccontextmanager
-async def open_tree(context: SessionContext) -> AsyncIterator[Tree]:
+async def open_tree(context: SessionContext, runner: Runner) -> AsyncIterator[Tree]:
     """Run the tree around the body. On the way out, sessions climb the ladder, then all ends."""
     pool = PoolActor(context, report_end)
-    sweeper = SweeperActor(context, pool)
+    runs = RunsActor(context, runner, report_end)
+    sweeper = SweeperActor(context, pool, runs)
+    children = {"pool": pool.run, "runs": runs.run, "sweeper": sweeper.run}
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_child, ChildSpec("pool", pool.run, "permanent"), report_end)
-            nursery.start_soon(
-                run_child, ChildSpec("sweeper", sweeper.run, "permanent"), report_end
-            )
-            yield Tree(pool, sweeper)
-            await shut_down(context, pool)
+            for name, run in children.items():
+                nursery.start_soon(run_child, ChildSpec(name, run, "permanent"), report_end)
+            tree = Tree(pool, runs, sweeper)
+            yield tree
+            await shut_down(context, tree)
             nursery.cancel_scope.cancel()
     finally:
-        pool.mailbox.close()
-        sweeper.mailbox.close()
+        for actor in (pool, runs, sweeper):
+            actor.mailbox.close()
 
 
-async def shut_down(context: SessionContext, pool: PoolActor) -> None:
-    """Take nothing new, and let every session climb its ladder.
+async def shut_down(context: SessionContext, tree: Tree) -> None:
+    """Take nothing new, stop the runs, and let every session climb its ladder.
 
     What does not end in time is cancelled with the tree.
     """
-    pool.is_draining = True
+    tree.pool.is_draining = True
     with trio.move_on_after(context.config.cancel_grace_secs + KILL_SECS + LEDGER_SECS):
-        await pool.mailbox.ref.ask(lambda reply: CloseAll("shutdown", None, reply))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                tree.runs.mailbox.ref.ask, lambda reply: StopRuns("shutdown", None, reply)
+            )
+            nursery.start_soon(
+                tree.pool.mailbox.ref.ask, lambda reply: CloseAll("shutdown", None, reply)
+            )
 
 
 def report_end(end: ChildEnded) -> None:

@@ -6,6 +6,7 @@ counts. ``RunResult`` and ``Runner`` are the names that importers know from ``cl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -21,6 +22,9 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 
 RunOutcome = Literal["completed", "failed", "timed_out", "cancelled", "interrupted"]
 """How a run ended. ``interrupted``: the service itself ended first, nobody knows."""
+
+RunStop = Literal["caller_gone", "deadline", "revoked", "shutdown"]
+"""Why a run is stopped before its command has ended."""
 
 DEFAULT_MODEL: Final = "sonnet"
 """The model of a run when neither request nor settings name one: HTTP contract, ``POST /run``."""
@@ -59,6 +63,18 @@ class RunResult:
     duration_ms: int
     stop_reason: str
     error: str | None = None
+
+
+def stopped_run(cause: RunStop, *, timeout_secs: float, duration_ms: int) -> RunResult:
+    """The result of a run that was stopped."""
+    errors = {
+        "deadline": f"the run did not finish within {timeout_secs:g} s",
+        "caller_gone": "the caller has gone",
+        "revoked": "the app's token was revoked",
+        "shutdown": "the service is shutting down",
+    }
+    reason = "timeout" if cause == "deadline" else "cancelled"
+    return RunResult(False, None, "", "", duration_ms, reason, errors[cause])
 
 
 class Runner(Protocol):
@@ -109,6 +125,40 @@ class RunRow:
 
     start: RunStart
     end: RunEnd | None = None
+
+
+def begin_row(
+    request: RunRequest, *, run_id: str, model: str, at: int, is_text_kept: bool
+) -> RunStart:
+    """The row of a run that begins."""
+    return RunStart(
+        run_id=run_id,
+        app_name=request.app,
+        model=model,
+        started_at=at,
+        prompt_chars=len(request.prompt),
+        system_chars=len(request.system or ""),
+        file_count=len(request.files),
+        prompt=request.prompt if is_text_kept else None,
+    )
+
+
+def end_row(result: RunResult, *, run_id: str, at: int, is_text_kept: bool) -> RunEnd:
+    """The row's ending: a stop reason of our own making says which one it is."""
+    outcomes: dict[str, RunOutcome] = {"timeout": "timed_out", "cancelled": "cancelled"}
+    text = ""
+    if result.ok:
+        answer = result.result
+        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    return RunEnd(
+        run_id=run_id,
+        outcome="completed" if result.ok else outcomes.get(result.stop_reason, "failed"),
+        stop_reason=result.stop_reason,
+        ended_at=at,
+        duration_ms=result.duration_ms,
+        result_chars=len(text),
+        result=text if is_text_kept else None,
+    )
 
 
 class RunLog(Protocol):

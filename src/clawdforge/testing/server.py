@@ -24,9 +24,11 @@ from clawdforge.app import open_service
 from clawdforge.config import Config
 from clawdforge.domain.ids import AppName
 from clawdforge.domain.ports import Launcher
+from clawdforge.domain.runs import Runner
 from clawdforge.server import serve_app
 from clawdforge.service import LiveService
 from clawdforge.testing.fake_launcher import FakeLauncher
+from clawdforge.testing.fake_runner import FakeRunner
 from clawdforge.web.app import make_edge
 
 START_SECS: Final = 60.0
@@ -80,15 +82,20 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    config: Config | None = None, *, launcher: Launcher | None = None
+    config: Config | None = None,
+    *,
+    launcher: Launcher | None = None,
+    runner: Runner | None = None,
 ) -> Iterator[RunningServer]:
     """Serve around the body, on a free loopback port with a temporary data directory.
 
     Of ``config`` all is taken but ``bind`` and ``data_dir``; an admin token is made when it has
-    none. ``launcher`` is a FakeLauncher by default. What the server failed with is raised at the
+    none. ``launcher`` is a FakeLauncher by default, ``runner`` (anything with ``async run(**fields)
+    -> RunResult``) a FakeRunner. What the server failed with is raised at the
     end of the body.
     """
     launcher = launcher or FakeLauncher()
+    runner = runner or FakeRunner()
     with tempfile.TemporaryDirectory(prefix="clawdforge-test-") as folder:
         config = attrs.evolve(
             config or Config(),
@@ -100,7 +107,7 @@ def running_server(
         ends: list[outcome.Outcome[None]] = []
 
         def run() -> None:
-            ends.append(outcome.capture(trio.run, _serve, config, launcher, answers))
+            ends.append(outcome.capture(trio.run, _serve, config, launcher, runner, answers))
             answers.put(None)
 
         thread = threading.Thread(target=run, name="clawdforge", daemon=True)
@@ -121,10 +128,16 @@ def running_server(
 
 
 async def _serve(
-    config: Config, launcher: Launcher, answers: queue.SimpleQueue[_Ready | None]
+    config: Config,
+    launcher: Launcher,
+    runner: Runner,
+    answers: queue.SimpleQueue[_Ready | None],
 ) -> None:
     stop = trio.Event()
-    async with open_service(config, launcher=launcher) as service, trio.open_nursery() as nursery:
+    async with (
+        open_service(config, launcher=launcher, runner=runner) as service,
+        trio.open_nursery() as nursery,
+    ):
         edge = make_edge(service)
         url: str = await nursery.start(
             partial(serve_app, edge, config, shutdown_trigger=stop.wait, graceful_secs=0)
