@@ -37,7 +37,7 @@ class OverTransport:
         """What its processes are marked with."""
         return self.lodging.incarnation
 
-    async def run_agent(
+    async def run_agent(  # noqa: ASYNC128  # handed on
         self, spec: LaunchSpec, sink: AgentSink, *, task_status: Started[Agent]
     ) -> AgentExit:
         """As the launcher does."""

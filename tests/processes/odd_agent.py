@@ -1,13 +1,16 @@
 """An ACP agent that says unusual things, for the tests of the acpx host. Standard library only.
 
 A prompt's text names what to do: ``odd`` (valid lines that no serialiser would write), ``choose``
-(a permission with two options of one kind). It offers ``session/resume`` and not ``session/load``.
+(a permission with two options of one kind), ``mute`` (close the output and live on). It offers
+``session/resume`` and not ``session/load``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from typing import Any
 
 ODD_LINES = (
@@ -39,6 +42,9 @@ def prompt(text: str) -> dict[str, Any]:
     if text == "odd":
         for line in ODD_LINES:
             say(line)
+    elif text == "mute":
+        os.close(1)
+        time.sleep(600)
     else:
         tool_call = {"toolCallId": "t", "title": "choose"}
         params = {"sessionId": "odd", "toolCall": tool_call, "options": OPTIONS}
