@@ -46,6 +46,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "/sessions": ("/sessions", {}),
     "/sessions/<session_id>": (f"/sessions/{SESSION}", None),
     "/sessions/<session_id>/turn": (TURN, {"prompt": "hi"}),
+    "/run": ("/run", {"prompt": "hi"}),
     "/files": ("/files", b""),
     "/admin/drain": ("/admin/drain", b""),
     "/admin/tokens": ("/admin/tokens", {"name": "attic"}),

@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from clawdforge.domain.ports import AppRow, SessionRow
+from clawdforge.domain.runs import RunResult
 from clawdforge.domain.turns import TurnResult
 
 OMITTED: Final[Any] = object()
@@ -141,6 +142,48 @@ class FileKept:
     file_token: str = attrs.field(repr=False)
     ttl_secs: int
     size: int
+
+
+@attrs.frozen(kw_only=True)
+class RunDone:
+    """The answer of a run that succeeded: exactly these. ``result`` is any JSON, or text."""
+
+    ok: bool = True
+    result: Any
+    duration_ms: int
+    stop_reason: str
+
+    @classmethod
+    def of(cls, result: RunResult) -> RunDone:
+        """The answer for a result."""
+        return cls(
+            result=result.result, duration_ms=result.duration_ms, stop_reason=result.stop_reason
+        )
+
+
+STDERR_CHARACTERS: Final = 2000
+"""The most of a run's stderr that an answer carries."""
+
+
+@attrs.frozen(kw_only=True)
+class RunFailed:
+    """The flat body of a run that failed: kept for clients that read no problem documents."""
+
+    ok: bool = False
+    error: str
+    stderr: str
+    duration_ms: int
+    stop_reason: str
+
+    @classmethod
+    def of(cls, result: RunResult) -> RunFailed:
+        """The answer for a result."""
+        return cls(
+            error=result.error or "the run failed",
+            stderr=result.raw_stderr[-STDERR_CHARACTERS:],
+            duration_ms=result.duration_ms,
+            stop_reason=result.stop_reason,
+        )
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from clawdforge.domain.access import AccessRules, admit
 from clawdforge.errors import ClawdforgeError, TooLarge
-from clawdforge.web import drain, files, health, sessions, tokens, turns
+from clawdforge.web import drain, files, health, run, sessions, tokens, turns
 from clawdforge.web.bodies import narrow
 from clawdforge.web.documents import with_documents
 from clawdforge.web.edge import Asgi, Edge, request_secs
@@ -32,6 +32,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = with_documents(
         *health.OPERATIONS,
         *sessions.OPERATIONS,
         *turns.OPERATIONS,
+        *run.OPERATIONS,
         *files.OPERATIONS,
         *tokens.OPERATIONS,
         *drain.OPERATIONS,

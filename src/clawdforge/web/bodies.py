@@ -15,6 +15,7 @@ from clawdforge.config import Config, EventsForm
 from clawdforge.domain.files import DEFAULT_TTL_SECS, MAX_TTL_SECS, MIN_TTL_SECS
 from clawdforge.domain.ids import AGENT_NAME, APP_NAME, MODEL
 from clawdforge.domain.profiles import Permissions
+from clawdforge.domain.runs import Effort, SystemMode
 from clawdforge.web.limits import (
     Limit,
     at_least,
@@ -65,6 +66,19 @@ class UploadFile:
 
 
 @attrs.frozen(kw_only=True)
+class RunOnce:
+    """``POST /run``; ``model`` and ``timeout_secs`` None are the service's defaults."""
+
+    prompt: str = limited(not_empty())
+    model: str | None = limited(matches(MODEL), default=None)
+    system: str | None = None
+    system_mode: SystemMode = "append"
+    effort: Effort | None = None
+    files: tuple[str, ...] = limited(at_most_items(100), each(names_file()), default=())
+    timeout_secs: int | None = limited(at_least(5), default=None)
+
+
+@attrs.frozen(kw_only=True)
 class ListSessions:
     """The query of ``GET /sessions``."""
 
@@ -84,4 +98,5 @@ def narrow(config: Config) -> dict[tuple[type, str], Limit]:
     return {
         (CreateSession, "agent"): one_of("agent", tuple(sorted(config.agents))),
         (RunTurn, "timeout_secs"): at_most(config.max_timeout_secs),
+        (RunOnce, "timeout_secs"): at_most(config.max_timeout_secs),
     }

@@ -23,7 +23,7 @@ from clawdforge.web.answers import Done, Page, to_json
 from clawdforge.web.auth import authenticate_admin, authenticate_app
 from clawdforge.web.bodies import Nothing
 from clawdforge.web.forms import Form
-from clawdforge.web.problems import CONTENT_TYPE, Problem
+from clawdforge.web.problems import CONTENT_TYPE, Flat, Problem
 from clawdforge.web.service import Service
 from clawdforge.web.trace import Trace
 from clawdforge.web.wire import Reader
@@ -168,6 +168,8 @@ def respond(answer: object, instance: str) -> Response:
     if isinstance(answer, Problem):
         response = Response(answer.to_bytes(instance), answer.status, content_type=CONTENT_TYPE)
         response.headers.extend(dict(answer.headers))
+    elif isinstance(answer, Flat):
+        response = Response(to_json(answer.body), answer.status, content_type="application/json")
     elif isinstance(answer, Page):
         response = Response(answer.body, 200, content_type=answer.content_type)
         response.headers.extend(dict(answer.headers))
