@@ -50,6 +50,7 @@ def _configure(folder: Path) -> Config:
 
     import attrs
 
+    from clawdforge.config import DEMO
     from clawdforge.settings import load_config
 
     runtime = {name: os.environ.get(name, "") for name in ("CLAWDFORGE_RUNTIME_DIR",)}
@@ -57,5 +58,6 @@ def _configure(folder: Path) -> Config:
         load_config(runtime),
         bind="127.0.0.1:0",
         data_dir=folder / "data",
+        run_agent=DEMO,
         admin_token=secrets.token_urlsafe(24),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -17,6 +18,10 @@ TURNS = (
     "My name is Ada, and I keep bees.\nthink: She keeps bees.\ntool: look at the hives",
     "What did I say?",
 )
+
+
+RUN = 'json: ["red", "green", "blue"]'
+"""The demo command answers with that JSON in a fenced block, as models like to."""
 
 
 class Guide:
@@ -56,7 +61,8 @@ class Guide:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _talk(self, app: Client) -> None:
-        """Open a session, run the turns, show the processes, close it."""
+        """Run once; then open a session, run the turns, show the processes, close it."""
+        _show("A one-shot run", [f"> {RUN}", json.dumps(app.call("POST", "/run", {"prompt": RUN}))])
         session = app.call("POST", "/sessions", {"agent": "demo"})
         _show("A session on the agent demo", [session["session_id"]])
         for prompt in TURNS:
@@ -74,8 +80,10 @@ def curl_lines(url: str, token: str) -> list[str]:
     header = shlex.quote(f"Authorization: Bearer {token}")
     create = shlex.quote('{"agent": "demo"}')
     turn = shlex.quote('{"prompt": "Good morning"}')
+    run = shlex.quote(json.dumps({"prompt": RUN}))
     return [
         f"curl -s {url}/healthz",
+        f"curl -s {url}/run -H {header} --json {run}",
         f"curl -s {url}/sessions -H {header} --json {create}",
         f"curl -s {url}/sessions/SESSION_ID/turn -H {header} --json {turn}",
         f"curl -s {url}/sessions -H {header}",
