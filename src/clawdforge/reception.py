@@ -113,6 +113,7 @@ class Reception:
             is_ours = await self.context.store.close_session(
                 session_id, event="close", cause="caller", at=self.context.now()
             )
+            self.context.feeds.close(session_id, "caller")
             await self.context.launcher.discard(session_id)
             return is_ours
         try:

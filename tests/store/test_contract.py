@@ -401,3 +401,14 @@ async def test_a_cancelled_caller_is_cancelled(store: Store) -> None:
     assert scope.cancelled_caught
     await store.undo_session(session(), cause="caller_gone", at=90)
     assert await store.list_all_sessions() == []
+
+
+async def test_a_list_of_turns_may_be_cut(store: Store) -> None:
+    """Prompts and texts to so many characters, whatever characters they are."""
+    await store.add_session(session())
+    await store.begin_turn(turn(prompt="ä\ud83d\ude00\0bcd"))
+    await store.end_turn(ended(text="äöü"))
+    (cut,) = await store.list_turns(session_id(1), before=None, limit=5, max_chars=2)
+    assert (cut.start.prompt, cut.end and cut.end.text) == ("ä\U0001f600", "äö")
+    (cut,) = await store.list_turns(session_id(1), before=None, limit=5, max_chars=3)
+    assert cut.start.prompt == "ä\U0001f600\0"

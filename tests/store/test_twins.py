@@ -87,6 +87,7 @@ READS = st.one_of(
     call("list_sessions", owners, include_closed=st.booleans()),
     call("list_all_sessions"),
     call("list_turns", ids, before=st.none() | indexes, limit=st.integers(0, 4)),
+    call("list_turns", ids, before=st.none(), limit=st.just(9), max_chars=st.integers(0, 4)),
     call("list_audit", ids),
     call("find_turn", ids, indexes),
     call("find_creation", owners, st.sampled_from(["k1", "k2"]), since=times),

@@ -15,8 +15,9 @@ import trio
 from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, SessionRow
+from clawdforge.domain.questions import PendingPermission
 from clawdforge.domain.runs import RunResult
-from clawdforge.domain.turns import TurnResult
+from clawdforge.domain.turns import CancelReceipt, TurnResult, TurnTarget
 from clawdforge.errors import SessionNotFound
 from clawdforge.server import serve_app
 from clawdforge.store.files import DiskShelf
@@ -39,6 +40,8 @@ DONE = TurnResult(
 
 
 RAN = RunResult(True, {"a": 1}, "raw", "", 7, "end_turn")
+
+CANCELLED = CancelReceipt(is_cancelled=True, turn_index=1, how="agent", took_ms=6)
 
 
 def session_row(session_id: str = SESSION, app: AppName = KITCHEN, **fields: Any) -> SessionRow:
@@ -70,6 +73,8 @@ class FakeService:
     found: Versions = INSTALLED
     fails_with: BaseException | None = None
     result: TurnResult = DONE
+    receipt: CancelReceipt = CANCELLED
+    pending: Sequence[PendingPermission] = ()
     run_result: RunResult = RAN
     is_draining: bool = False
     open_sessions: int = 0
@@ -123,6 +128,26 @@ class FakeService:
         await self.files.claim(app, request.files, hold_secs=request.timeout_secs)
         await self._take(request)
         return self.result
+
+    async def cancel_turn(
+        self, session_id: SessionId, app: AppName, target: TurnTarget
+    ) -> CancelReceipt:
+        await self._find(session_id, app)
+        await self._take(target)
+        return self.receipt
+
+    async def list_permissions(
+        self, session_id: SessionId, app: AppName
+    ) -> Sequence[PendingPermission]:
+        await self._find(session_id, app)
+        await self._take(session_id)
+        return self.pending
+
+    async def decide_permission(
+        self, session_id: SessionId, app: AppName, request_id: str, option_id: str
+    ) -> None:
+        await self._find(session_id, app)
+        await self._take((request_id, option_id))
 
     async def close_session(self, session_id: SessionId, app: AppName) -> bool:
         row = await self._find(session_id, app)

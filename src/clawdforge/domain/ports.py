@@ -326,9 +326,9 @@ class Store(EventLog, KeyBook, RunLog, Protocol):
         """
 
     async def list_turns(
-        self, session_id: SessionId, *, before: int | None, limit: int
+        self, session_id: SessionId, *, before: int | None, limit: int, max_chars: int | None = None
     ) -> Sequence[TurnRow]:
-        """Turns with an index below ``before`` (all when None), newest first, at most ``limit``."""
+        """Turns below ``before``, newest first, at most ``limit``, texts cut to ``max_chars``."""
 
     async def find_turn(self, session_id: SessionId, turn_index: int) -> TurnRow | None:
         """One turn."""

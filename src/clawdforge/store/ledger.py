@@ -256,15 +256,25 @@ def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None)
 
 
 def list_turns(
-    db: apsw.Connection, session_id: SessionId, *, before: int | None, limit: int
+    db: apsw.Connection,
+    session_id: SessionId,
+    *,
+    before: int | None,
+    limit: int,
+    max_chars: int | None = None,
 ) -> Sequence[TurnRow]:
     """Newest first; a limit below nought is nought, not SQLite's "no limit"."""
-    found = db.execute(
-        f"{rows.SELECT_TURNS} WHERE session_id = ?1 AND (?2 IS NULL OR turn_index < ?2)"
-        " ORDER BY turn_index DESC LIMIT ?3",
-        (session_id, before, max(0, limit)),
+    which = (
+        " WHERE session_id = ?1 AND (?2 IS NULL OR turn_index < ?2)"
+        " ORDER BY turn_index DESC LIMIT ?3"
     )
-    return [rows.turn_row(columns) for columns in found]
+    bindings = (session_id, before, max(0, limit))
+    if max_chars is None:
+        return [
+            rows.turn_row(columns) for columns in db.execute(rows.SELECT_TURNS + which, bindings)
+        ]
+    found = db.execute(rows.SELECT_CUT_TURNS + which, (*bindings, max_chars))
+    return [rows.cut_turn_row(columns, max_chars) for columns in found]
 
 
 def find_turn(db: apsw.Connection, session_id: SessionId, turn_index: int) -> TurnRow | None:

@@ -202,13 +202,13 @@ class MemoryStore(MemoryRuns):
         return self._end(rows.storable_end(end))
 
     async def list_turns(
-        self, session_id: SessionId, *, before: int | None, limit: int
+        self, session_id: SessionId, *, before: int | None, limit: int, max_chars: int | None = None
     ) -> Sequence[TurnRow]:
         """See the port."""
         await self.check()
         turns = self.turns.get(session_id, {})
         indexes = sorted((i for i in turns if before is None or i < before), reverse=True)
-        return [turns[index] for index in indexes[: max(0, limit)]]
+        return [_cut(turns[index], max_chars) for index in indexes[: max(0, limit)]]
 
     async def find_turn(self, session_id: SessionId, turn_index: int) -> TurnRow | None:
         """See the port."""
@@ -329,6 +329,12 @@ class MemoryStore(MemoryRuns):
 
     def _note(self, row: AuditRow) -> None:
         self.audit.append(attrs.evolve(row, meta=rows.read_meta(rows.meta_text(row.meta))))
+
+
+def _cut(row: TurnRow, max_chars: int | None) -> TurnRow:
+    """A row with its texts cut."""
+    end = None if row.end is None else attrs.evolve(row.end, text=row.end.text[:max_chars])
+    return TurnRow(attrs.evolve(row.start, prompt=row.start.prompt[:max_chars]), end)
 
 
 def _as_stored(row: SessionRow) -> SessionRow:

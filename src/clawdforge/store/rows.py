@@ -47,6 +47,10 @@ SELECT_TURNS: Final = (
     " ending, stop_reason, text, duration_ms, ended_at, detail, first_event, last_event,"
     " facts FROM turns"
 )
+SELECT_CUT_TURNS: Final = SELECT_TURNS.replace(
+    "prompt,", "substr(CAST(prompt AS BLOB), 1, 4 * ?4),"
+).replace(" text,", " substr(CAST(text AS BLOB), 1, 4 * ?4),")
+"""As bytes, four for a character: SQLite's ``substr`` of a text would end at a NUL in it."""
 SELECT_AUDIT: Final = "SELECT session_id, event, at, meta FROM session_events"
 INSERT_AUDIT: Final = "INSERT INTO session_events (session_id, event, at, meta) VALUES (?, ?, ?, ?)"
 
@@ -173,6 +177,15 @@ def turn_row(columns: Columns) -> TurnRow:
         facts=read_meta(facts),
     )
     return TurnRow(start, end)
+
+
+def cut_turn_row(columns: Columns, max_chars: int) -> TurnRow:
+    """From ``SELECT_CUT_TURNS``."""
+    cut = [
+        value.decode(errors="ignore")[:max_chars] if isinstance(value, bytes) else value
+        for value in columns
+    ]
+    return turn_row(cut)
 
 
 def audit_row(columns: Columns) -> AuditRow:

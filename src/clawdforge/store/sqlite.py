@@ -141,12 +141,17 @@ class SqliteStore(SqliteRuns):
         return await self._write(partial(ledger.end_turn, end=end, batch=batch))
 
     async def list_turns(
-        self, session_id: SessionId, *, before: int | None, limit: int
+        self, session_id: SessionId, *, before: int | None, limit: int, max_chars: int | None = None
     ) -> Sequence[TurnRow]:
         """See the port."""
-        return await self._read(
-            partial(ledger.list_turns, session_id=session_id, before=before, limit=limit)
+        query = partial(
+            ledger.list_turns,
+            session_id=session_id,
+            before=before,
+            limit=limit,
+            max_chars=max_chars,
         )
+        return await self._read(query)
 
     async def find_turn(self, session_id: SessionId, turn_index: int) -> TurnRow | None:
         """See the port."""

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import attrs
 
-from clawdforge.domain.ports import AppRow, SessionRow
+from clawdforge.domain.ports import AppRow, Ending, SessionRow
+from clawdforge.domain.questions import PendingPermission
 from clawdforge.domain.runs import RunResult
-from clawdforge.domain.turns import TurnResult
+from clawdforge.domain.turns import How, TurnResult
 
 OMITTED: Final[Any] = object()
 """The value of a field that is left out of the body."""
@@ -124,6 +125,81 @@ class TurnDone:
             events_dropped=result.events_dropped or OMITTED,
             skipped_lines=result.skipped_lines or OMITTED,
         )
+
+
+@attrs.frozen(kw_only=True)
+class TurnCancelled:
+    """The receipt of a cancel. ``cancelled`` is false when the turn had ended before, or had none.
+
+    ``how`` is ``agent`` (it stopped at the word), ``killed``, ``not_started`` or ``idle``.
+    """
+
+    ok: bool = True
+    cancelled: bool
+    turn_index: int | None
+    how: How
+    took_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class TurnView:
+    """One turn of a session's history; null is what a turn in progress does not have yet.
+
+    ``cut`` is there when a text is not shown whole.
+    """
+
+    turn_index: int
+    prompt: str
+    started_at: int
+    ended_at: int | None
+    duration_ms: int | None
+    ending: Ending | None
+    stop_reason: str | None
+    detail: str | None
+    text: str | None
+    first_event: int | None
+    last_event: int | None
+    usage: Mapping[str, Any] = OMITTED
+    cancelled_tool_calls: Sequence[str] = OMITTED
+    cut: bool = OMITTED
+
+
+@attrs.frozen
+class TurnList:
+    """A page of ``GET /sessions/{id}/turns``; the next one is ``before`` ``next_before``."""
+
+    turns: Sequence[TurnView]
+    next_before: int | None
+
+
+@attrs.frozen(kw_only=True)
+class PermissionView:
+    """A permission request that waits; at ``expires_at`` it is rejected."""
+
+    request_id: str
+    turn_index: int
+    tool_call: Mapping[str, Any]
+    options: Sequence[Mapping[str, Any]]
+    expires_at: int
+
+    @classmethod
+    def of(cls, pending: PendingPermission) -> PermissionView:
+        """The view of a request."""
+        return cls(
+            request_id=pending.request_id,
+            turn_index=pending.turn_index,
+            tool_call=pending.tool_call,
+            options=pending.options,
+            expires_at=pending.expires_at,
+        )
+
+
+@attrs.frozen
+class PermissionList:
+    """The answer of ``GET /sessions/{id}/permissions``: oldest first."""
+
+    permissions: Sequence[PermissionView]
+    count: int
 
 
 @attrs.frozen

@@ -14,8 +14,10 @@ import attrs
 from clawdforge.config import Config, EventsForm
 from clawdforge.domain.files import DEFAULT_TTL_SECS, MAX_TTL_SECS, MIN_TTL_SECS
 from clawdforge.domain.ids import AGENT_NAME, APP_NAME, MODEL
+from clawdforge.domain.keys import KEY_NAME
 from clawdforge.domain.profiles import Permissions
 from clawdforge.domain.runs import Effort, SystemMode
+from clawdforge.domain.turns import OnDisconnect
 from clawdforge.web.limits import (
     Limit,
     at_least,
@@ -55,6 +57,24 @@ class RunTurn:
     files: tuple[str, ...] = limited(at_most_items(100), each(names_file()), default=())
     timeout_secs: int | None = limited(at_least(5), default=None)
     events: EventsForm | None = None
+    on_disconnect: OnDisconnect = "cancel"
+    first_output_secs: int | None = limited(at_least(1), default=None)
+    silence_secs: int | None = limited(at_least(1), default=None)
+
+
+@attrs.frozen(kw_only=True)
+class CancelTurn:
+    """``POST /sessions/{id}/cancel``; with neither it is the turn at work."""
+
+    turn_index: int | None = limited(at_least(1), default=None)
+    idempotency_key: str | None = limited(matches(KEY_NAME), default=None)
+
+
+@attrs.frozen(kw_only=True)
+class DecidePermission:
+    """``POST /sessions/{id}/permissions/{request_id}``."""
+
+    option_id: str = limited(not_empty())
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +106,21 @@ class ListSessions:
 
 
 @attrs.frozen(kw_only=True)
+class ListTurns:
+    """The query of ``GET /sessions/{id}/turns``: turns with an index below ``before``."""
+
+    limit: int = limited(at_least(1), at_most(100), default=20)
+    before: int | None = limited(at_least(1), at_most(10**9), default=None)
+
+
+@attrs.frozen(kw_only=True)
+class ReadEvents:
+    """The query of ``GET /sessions/{id}/events``: the number of the last event that one has."""
+
+    after: int = limited(at_least(0), at_most(10**18), default=0)
+
+
+@attrs.frozen(kw_only=True)
 class MintToken:
     """``POST /admin/tokens``; no networks means that the token is not narrowed."""
 
@@ -98,5 +133,7 @@ def narrow(config: Config) -> dict[tuple[type, str], Limit]:
     return {
         (CreateSession, "agent"): one_of("agent", tuple(sorted(config.agents))),
         (RunTurn, "timeout_secs"): at_most(config.max_timeout_secs),
+        (RunTurn, "first_output_secs"): at_most(config.max_timeout_secs),
+        (RunTurn, "silence_secs"): at_most(config.max_timeout_secs),
         (RunOnce, "timeout_secs"): at_most(config.max_timeout_secs),
     }
