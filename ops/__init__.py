@@ -1,0 +1,1 @@
+"""What operators and those who test for them need: units, examples, and the chaos program."""
