@@ -172,11 +172,13 @@ class Reception:
 
     async def _ask_for_turn(self, row: SessionRow, asked: TurnRequest) -> TurnTicket:
         ref = await self._ref_of(row)
+        gone: SessionGone
         try:
             return await ref.ask(partial(StartTurn, asked))
-        except SessionGone:
-            await self._explain_end(row)
-            raise
+        except SessionGone as error:
+            gone = error
+        await self._explain_end(row)
+        raise gone
 
     async def _stored_ticket(self, row: TurnRow) -> TurnTicket:
         """The answer as it was; a turn that has none will have none: its outcome is unknown."""

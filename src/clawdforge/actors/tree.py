@@ -45,7 +45,9 @@ async def open_tree(context: SessionContext, runner: Runner) -> AsyncIterator[Tr
     try:
         async with trio.open_nursery() as nursery:
             for name, run in children.items():
-                nursery.start_soon(run_child, ChildSpec(name, run, "permanent"), report_end)
+                spec = ChildSpec(name, run, "permanent")
+                # Its mailbox is there already: what is told before it runs waits in there.
+                nursery.start_soon(run_child, spec, report_end)  # noqa: ASYNC113
             tree = Tree(pool, runs, sweeper)
             yield tree
             await shut_down(context, tree)
