@@ -21,7 +21,7 @@ from typing import Final
 import platformdirs
 
 from clawdforge.processes.runtime import ensure_runtime
-from ops.chaos import steps
+from ops.chaos import kills, steps
 from ops.chaos.checks import Baseline, check_all
 from ops.chaos.steps import Step
 from ops.chaos.victim import ChaosFailed, Victim, until
@@ -29,19 +29,19 @@ from ops.chaos.world import World
 
 STEPS: Final[Mapping[str, tuple[int, Step]]] = {
     "no fault": (4, steps.just_talk),
-    "agent killed in turn": (2, partial(steps.kill_in_turn, victim="agent")),
-    "host killed in turn": (2, partial(steps.kill_in_turn, victim="host")),
-    "warden killed in turn": (2, partial(steps.kill_in_turn, victim="warden")),
-    "agent killed at rest": (1, partial(steps.kill_at_rest, victim="agent")),
-    "host killed at rest": (1, partial(steps.kill_at_rest, victim="host")),
-    "warden killed at rest": (1, partial(steps.kill_at_rest, victim="warden")),
-    "agent crashes": (1, steps.crash_in_turn),
-    "forgetful agent lost": (1, steps.lose_a_forgetful_agent),
-    "service killed in turn": (2, steps.kill_service),
-    "service killed in commits": (2, steps.kill_service_in_commits),
-    "service and wardens killed": (1, steps.kill_service_and_wardens),
-    "drain by signal": (1, partial(steps.drain, how="signal")),
-    "drain by the admin": (1, partial(steps.drain, how="admin")),
+    "agent killed in turn": (2, partial(kills.kill_in_turn, victim="agent")),
+    "host killed in turn": (2, partial(kills.kill_in_turn, victim="host")),
+    "warden killed in turn": (2, partial(kills.kill_in_turn, victim="warden")),
+    "agent killed at rest": (1, partial(kills.kill_at_rest, victim="agent")),
+    "host killed at rest": (1, partial(kills.kill_at_rest, victim="host")),
+    "warden killed at rest": (1, partial(kills.kill_at_rest, victim="warden")),
+    "agent crashes": (1, kills.crash_in_turn),
+    "forgetful agent lost": (1, kills.lose_a_forgetful_agent),
+    "service killed in turn": (2, kills.kill_service),
+    "service killed in commits": (2, kills.kill_service_in_commits),
+    "service and wardens killed": (1, kills.kill_service_and_wardens),
+    "drain by signal": (1, partial(kills.drain, how="signal")),
+    "drain by the admin": (1, partial(kills.drain, how="admin")),
     "hang-up in turn": (2, partial(steps.hang_up_in_turn, prompt="sleep: 60")),
     "hang-up, deaf agent": (1, partial(steps.hang_up_in_turn, prompt="deaf: 60")),
     "hang-up, ignoring agent": (1, partial(steps.hang_up_in_turn, prompt="ignore\ndeaf: 60")),
@@ -135,7 +135,7 @@ def end(world: World) -> None:
         world.close(known)
     if (slots := world.call("GET", "/healthz")["open_sessions"]) != 0:
         raise ChaosFailed(f"{slots} slots leaked")
-    until(lambda: not world.victim.processes(), "no process is left", steps.GONE_SECS)
+    until(lambda: not world.victim.processes(), "no process is left", kills.GONE_SECS)
     world.client.close()
     world.victim.terminate()
     if (code := world.victim.bury()) != 0:

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from ops.chaos.steps import GONE_SECS
+from ops.chaos.kills import GONE_SECS
 from ops.chaos.victim import ChaosFailed, Victim, until
 from ops.chaos.world import World
 

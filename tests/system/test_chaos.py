@@ -19,6 +19,7 @@ def test_every_promise_holds_through_sixty_faults(runtime_dir: Path) -> None:
     done = subprocess.run(
         [*command, "--runtime-dir", str(runtime_dir)],
         cwd=ROOT,
+        check=False,
         capture_output=True,
         text=True,
         timeout=850,
