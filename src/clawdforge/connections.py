@@ -12,6 +12,7 @@ other way in. A test holds Hypercorn to the shape that this was written for (0.1
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -82,6 +83,8 @@ async def send_bounded(stream: trio.SocketStream, data: bytes) -> None:
             rest = rest[await stream.socket.send(rest) :]
     except trio.Cancelled:
         with trio.move_on_after(FLUSH_SECS, shield=True), suppress(OSError):
+            # What is held back to bound the kernel's buffer (listening.UNSENT_BYTES) fits in now.
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
             while rest:
                 rest = rest[await stream.socket.send(rest) :]
         if rest:

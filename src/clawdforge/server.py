@@ -204,6 +204,7 @@ async def drain(service: RunningService, edge: Edge) -> None:
     once, those of a turn with its ending, so that no caller takes a cut connection for an answer.
     """
     service.start_drain()
+    edge.end_streams()
     _log.info("draining", up_to_secs=service.config.drain_secs)
     with trio.move_on_after(service.config.drain_secs) as patience:
         await service.wait_idle()
@@ -214,6 +215,7 @@ async def drain(service: RunningService, edge: Edge) -> None:
         await edge.wait_answered()
     if answering.cancelled_caught:
         edge.cancel_requests()
+        edge.call_off_streams()
 
 
 class Stopping:

@@ -12,6 +12,8 @@ from typing import Any
 import attrs
 import trio
 
+from clawdforge.actors.feed import EventSpan, Feeds
+from clawdforge.actors.reader import EventReader, TurnReader
 from clawdforge.config import Config
 from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.ports import AppRow, SessionRow
@@ -25,7 +27,7 @@ from clawdforge.store.memory import MemoryStore
 from clawdforge.web.app import make_edge
 from clawdforge.web.auth import hash_token
 from clawdforge.web.edge import Edge
-from clawdforge.web.service import NewRun, NewSession, NewTurn, Versions
+from clawdforge.web.service import NewRun, NewSession, NewTurn, TurnTicket, Versions
 
 ADMIN = "an admin secret of some length"
 TOKEN = "cf_kitchen-0123456789-0123456789-0123456789"
@@ -149,6 +151,12 @@ class FakeService:
         await self._find(session_id, app)
         await self._take((request_id, option_id))
 
+    def read_turn(self, session_id: SessionId, ticket: TurnTicket) -> EventReader:
+        return TurnReader(Feeds(self.store, 1000), session_id, ticket.events)
+
+    async def read_events(self, session_id: SessionId, *, after: int) -> EventReader:
+        return EventReader(Feeds(self.store, 1000), session_id, after=after)
+
     async def close_session(self, session_id: SessionId, app: AppName) -> bool:
         row = await self._find(session_id, app)
         await self._take(session_id)
@@ -223,6 +231,14 @@ class FakeTicket:
     @property
     def turn_index(self) -> int:
         return self.service.result.turn_index
+
+    @property
+    def is_over(self) -> bool:
+        return True
+
+    @property
+    def events(self) -> EventSpan:
+        return EventSpan()
 
     async def result(self) -> TurnResult:
         await self.service.hold()

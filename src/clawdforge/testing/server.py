@@ -146,3 +146,4 @@ async def _serve(
         await stop.wait()
         service.start_drain()
         edge.cancel_requests()
+        edge.call_off_streams()

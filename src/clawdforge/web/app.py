@@ -15,7 +15,19 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from clawdforge.domain.access import AccessRules, admit
 from clawdforge.errors import ClawdforgeError, TooLarge
-from clawdforge.web import drain, files, health, run, sessions, tokens, turns
+from clawdforge.web import (
+    cancelling,
+    drain,
+    events,
+    files,
+    health,
+    history,
+    permissions,
+    run,
+    sessions,
+    tokens,
+    turns,
+)
 from clawdforge.web.bodies import narrow
 from clawdforge.web.documents import with_documents
 from clawdforge.web.edge import Asgi, Edge, request_secs
@@ -32,6 +44,10 @@ OPERATIONS: Final[tuple[Operation, ...]] = with_documents(
         *health.OPERATIONS,
         *sessions.OPERATIONS,
         *turns.OPERATIONS,
+        *cancelling.OPERATIONS,
+        *history.OPERATIONS,
+        *permissions.OPERATIONS,
+        *events.OPERATIONS,
         *run.OPERATIONS,
         *files.OPERATIONS,
         *tokens.OPERATIONS,
@@ -47,7 +63,8 @@ BODY_SECS: Final = 60
 def make_edge(service: Service) -> Edge:
     """The ASGI application to serve: the routes behind the edge that bounds and cures them."""
     app = cast("Asgi", make_app(service))  # the same protocol, typed by hypercorn in more detail
-    return Edge(app, bound_secs=request_secs(service.config))
+    config = service.config
+    return Edge(app, bound_secs=request_secs(config), max_body_bytes=config.max_body_bytes)
 
 
 def make_app(service: Service) -> QuartTrio:

@@ -11,11 +11,13 @@ Its duties, each for a reason measured on hypercorn 0.18 with quart-trio 0.12 an
   of the body has come, within bounds.
 - a handler's time is not bounded by anybody: the edge does it, around everything.
 - a request with both Content-Length and Transfer-Encoding is how requests are smuggled past a
-  proxy, CONNECT and WebSocket are not spoken here: refused before anything reads them.
+  proxy, CONNECT and WebSocket are not spoken here: refused before anything reads them;
+- large bodies are let in only as many as memory is meant to hold at once.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,8 +27,9 @@ import attrs
 import structlog
 import trio
 
-from clawdforge.config import Config
+from clawdforge.config import MIB, Config
 from clawdforge.errors import ClawdforgeError, ShuttingDown, TooSlow
+from clawdforge.web.outflow import Outflow
 from clawdforge.web.problems import (
     CONTENT_TYPE,
     OUR_BUG,
@@ -36,6 +39,7 @@ from clawdforge.web.problems import (
     describe_status,
 )
 from clawdforge.web.trace import Trace
+from clawdforge.web.weight import Scales
 
 _log: Final = structlog.get_logger("clawdforge.access")
 
@@ -49,6 +53,12 @@ LINGER_SECS: Final = 5.0
 LINGER_BYTES: Final = 64 * 1024 * 1024
 """How long, and how much of, the rest of a body is taken after an early answer."""
 
+STALL_SECS: Final = 30.0
+"""A client that takes nothing of a live answer for so long is cut off (HTTP contract, streaming)."""
+
+WORD_SECS: Final = 2.0
+"""How long it may take to tell it so."""
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -60,9 +70,18 @@ def request_secs(config: Config) -> float:
 class Edge:
     """ASGI in, ASGI out. One per server."""
 
-    def __init__(self, app: Asgi, *, bound_secs: float) -> None:
+    def __init__(
+        self,
+        app: Asgi,
+        *,
+        bound_secs: float,
+        stall_secs: float = STALL_SECS,
+        max_body_bytes: int = 16 * MIB,
+    ) -> None:
         self._app = app
+        self._scales = Scales(max_body_bytes)
         self._bound_secs = bound_secs
+        self._stall_secs = stall_secs
         self._exchanges: set[Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +99,12 @@ class Edge:
         for exchange in list(self._exchanges):
             await exchange.is_over.wait()
 
+    def end_streams(self) -> None:
+        """Have the live answers end, with a word, that would go on for ever; turns go on."""
+        for exchange in self._exchanges:
+            if exchange.trace.outflow is not None:
+                exchange.trace.outflow.drain()
+
     def cancel_requests(self) -> None:
         """End every request that has no answer yet: 503, the server is shutting down."""
         for exchange in self._exchanges:
@@ -87,15 +112,22 @@ class Edge:
                 exchange.is_called_off = True
                 exchange.scope.cancel()
 
+    def call_off_streams(self) -> None:
+        """Have every live answer end now, with a word."""
+        for exchange in self._exchanges:
+            if exchange.trace.outflow is not None:
+                exchange.trace.outflow.call_off()
+
     async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = dict(scope)
         trace = Trace.begin(scope, secrets.token_hex(8))
-        exchange = Exchange(trace, receive, send)
+        exchange = Exchange(trace, receive, send, self._stall_secs)
         began_at = trio.current_time()
         self._exchanges.add(exchange)
         try:
             await self._answer(scope, exchange)
         finally:
+            trace.leavings.settle()
             self._exchanges.discard(exchange)
             exchange.is_over.set()
             _log.info(
@@ -110,7 +142,10 @@ class Edge:
             )
 
     async def _answer(self, scope: Scope, exchange: Exchange) -> None:
-        problem = find_policy_fault(scope)
+        with self._scales.carrying(scope) as too_heavy:
+            await self._bound(scope, exchange, find_policy_fault(scope) or too_heavy)
+
+    async def _bound(self, scope: Scope, exchange: Exchange, problem: Problem | None) -> None:
         if problem is None:
             exchange.scope.deadline = trio.current_time() + self._bound_secs
             try:
@@ -133,6 +168,7 @@ class Exchange:
     trace: Trace
     _receive: Receive
     _send: Send
+    _stall_secs: float
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     is_called_off: bool = False
     is_over: trio.Event = attrs.field(factory=trio.Event)
@@ -172,11 +208,23 @@ class Exchange:
             await self._linger(message)
             self._is_finishing = True
             message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await self._send(message)
+        if self.trace.outflow is None:
+            await self._send(message)
+        else:
+            await self._send_piece(message, self.trace.outflow)
+
+    async def _send_piece(self, message: Message, outflow: Outflow) -> None:
+        """Write a piece of a live answer; a client that takes nothing for long gets one word."""
+        with trio.move_on_after(WORD_SECS if outflow.is_stalled else self._stall_secs) as patience:
+            await self._send(message)
+        if patience.cancelled_caught:
+            outflow.is_stalled = True
 
     def _begin(self, status: int) -> None:
-        """The answer begins: nobody wants the rest of the body."""
+        """The answer begins: nobody wants the rest of the body. A live one ends by its own rules."""
         self.trace.status = status
+        if self.trace.outflow is not None:
+            self.scope.deadline = math.inf
         if self.trace.inflow is not None:
             self.trace.inflow.close()
 
@@ -241,7 +289,8 @@ async def refuse_early(scope: Scope, receive: Receive, send: Send, error: Clawdf
     if scope["type"] != "http":
         await _refuse_websocket(send)
         return
-    exchange = Exchange(Trace.begin(dict(scope), secrets.token_hex(8)), receive, send)
+    trace = Trace.begin(dict(scope), secrets.token_hex(8))
+    exchange = Exchange(trace, receive, send, STALL_SECS)
     await exchange.refuse(describe_error(error))
 
 

@@ -47,6 +47,17 @@ SECURITY: Final[Mapping[str, Schema]] = {
 PATH_PARAMETERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "session_id": ("The session.", {"type": "string", "pattern": "^[A-Za-z0-9_-]{16,128}$"}),
     "name": ("The token's name.", {"type": "string", "pattern": "^[a-z0-9_-]{1,64}$"}),
+    "turn_index": ("The turn's number in its session.", {"type": "integer", "minimum": 1}),
+    "request_id": ("The permission request.", {"type": "string", "minLength": 1}),
+}
+
+KEY_PARAMETER: Final[Schema] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Your own name for this request: sent again with the same fields, it gets the"
+    " same answer, and nothing is done twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 FAULT: Final[Schema] = {
@@ -146,6 +157,8 @@ def _path_parameters(operation: Operation) -> Iterator[Schema]:
 
 
 def _query_parameters(operation: Operation, schemas: Schemas) -> Iterator[Schema]:
+    if operation.takes_key:
+        yield KEY_PARAMETER
     if operation.method == "POST":
         return
     for name, schema in schemas.fields(operation.asks).items():
@@ -169,7 +182,8 @@ def _request_body(operation: Operation, schemas: Schemas) -> Schema:
     media: Schema = {"schema": schema}
     if operation.example is not None:
         media["example"] = dict(operation.example)
-    return {"required": operation.asks is not Nothing, "content": {media_type: media}}
+    is_required = operation.asks is not Nothing and not operation.is_body_optional
+    return {"required": is_required, "content": {media_type: media}}
 
 
 # --- what is answered -----------------------------------------------------------------------------

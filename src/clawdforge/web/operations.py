@@ -25,6 +25,7 @@ from clawdforge.web.bodies import Nothing
 from clawdforge.web.forms import Form
 from clawdforge.web.problems import CONTENT_TYPE, Flat, Problem
 from clawdforge.web.service import Service
+from clawdforge.web.streams import LiveStream
 from clawdforge.web.trace import Trace
 from clawdforge.web.wire import Reader
 
@@ -39,12 +40,16 @@ SHORT_SECS: Final = 30.0
 
 @attrs.frozen(kw_only=True)
 class Call(Generic[Asked]):
-    """One admitted request: who asks for what. ``app`` is empty on routes that are not an app's."""
+    """One admitted request: who asks for what. ``app`` is empty on routes that are not an app's.
+
+    ``trace`` has its headers, and what is to be done when it is over.
+    """
 
     service: Service
     app: AppName
     asked: Asked
     path: Mapping[str, str]
+    trace: Trace
 
 
 @attrs.frozen
@@ -63,8 +68,10 @@ class Link:
 class Operation:
     """A method on a path. ``asks`` is its body class for POST, its query class for the others.
 
-    With ``is_form`` the handler is given a :class:`Form` of that class instead, still to be read.
-    ``bound_secs`` is the longest that the handler may take, by the settings.
+    With ``is_body_optional`` no body at all is one with nothing in it; with ``is_form`` the handler
+    is given a :class:`Form` of that class instead, still to be read. ``bound_secs`` is the longest
+    that the handler may take, by the settings. ``takes_key`` says that the handler reads the header
+    Idempotency-Key.
 
     The rest is for the API description. ``example`` is a request's body, ``answer`` an example of
     the success, whose class is its schema. ``refusals`` are examples of what the handler refuses
@@ -79,6 +86,8 @@ class Operation:
     summary: str
     asks: type = Nothing
     is_form: bool = False
+    is_body_optional: bool = False
+    takes_key: bool = False
     bound_secs: Callable[[Config], float] = lambda _: SHORT_SECS
     example: Mapping[str, Any] | None = None
     answer: object = Done()
@@ -104,7 +113,7 @@ def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation
             asked: object = _form(operation, service.config, reader, trace)
         else:
             asked = await _read(reader, operation)
-        call = Call(service=service, app=caller, asked=asked, path=path)
+        call = Call(service=service, app=caller, asked=asked, path=path, trace=trace)
         try:
             with trio.fail_after(operation.bound_secs(service.config)):
                 answer = await operation.handle(call)
@@ -154,8 +163,8 @@ async def _read(reader: Reader, operation: Operation) -> object:
     """The body or the query, structured. Raises InvalidRequest; the framework's 408 and 413."""
     if operation.method == "POST":
         raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-        if not raw and operation.asks is Nothing:
-            return Nothing()
+        if not raw and (operation.is_body_optional or operation.asks is Nothing):
+            return operation.asks()
         return reader.read_body(operation.asks, raw)
     if operation.gate == "open":
         return operation.asks()
@@ -168,6 +177,10 @@ def respond(answer: object, instance: str) -> Response:
     if isinstance(answer, Problem):
         response = Response(answer.to_bytes(instance), answer.status, content_type=CONTENT_TYPE)
         response.headers.extend(dict(answer.headers))
+    elif isinstance(answer, LiveStream):
+        return _respond_live(answer)
+    elif answer is None:
+        response = Response(b"", 204)
     elif isinstance(answer, Flat):
         response = Response(to_json(answer.body), answer.status, content_type="application/json")
     elif isinstance(answer, Page):
@@ -176,4 +189,14 @@ def respond(answer: object, instance: str) -> Response:
     else:
         response = Response(to_json(answer), 200, content_type="application/json")
     response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _respond_live(stream: LiveStream) -> Response:
+    """The response for a stream: without a bound of the framework's, and past any buffer."""
+    response = Response(stream.pieces(), 200, content_type=stream.framing.media_type)
+    response.timeout = None
+    response.headers["Cache-Control"] = "no-store, no-transform"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect it otherwise
+    response.headers.extend(dict(stream.headers))
     return response

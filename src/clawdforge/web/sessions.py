@@ -18,6 +18,7 @@ from clawdforge.errors import (
     CircuitOpen,
     ClawdforgeError,
     Fault,
+    IdempotencyKeyReused,
     InvalidRequest,
     MachineFull,
     PoolFull,
@@ -27,6 +28,7 @@ from clawdforge.errors import (
 )
 from clawdforge.web.answers import OMITTED, Done, SessionCreated, SessionList, SessionView
 from clawdforge.web.bodies import CreateSession, ListSessions, Nothing
+from clawdforge.web.keys import read_key
 from clawdforge.web.operations import SHORT_SECS, Call, Link, Operation
 from clawdforge.web.service import NewSession
 
@@ -56,6 +58,7 @@ async def create_session(call: Call[CreateSession]) -> SessionCreated:
             model=asked.model,
             meta=asked.meta,
             permissions=asked.permissions,
+            key=read_key(call),
         )
     )
     return SessionCreated(
@@ -131,12 +134,13 @@ OPERATIONS: Final = (
         handle=create_session,
         summary="Open a session",
         asks=CreateSession,
+        takes_key=True,
         bound_secs=creating_secs,
         example={"agent": "demo", "meta": {"room": "kitchen"}},
         answer=SessionCreated(
             session_id=EXAMPLE_ID, agent="demo", model=None, created_at=1_790_000_000
         ),
-        refusals=START_REFUSALS,
+        refusals=[*START_REFUSALS, IdempotencyKeyReused()],
         links=[
             Link(operation_id, {"session_id": "$response.body#/session_id"})
             for operation_id in ("show_session", "run_turn", "close_session")

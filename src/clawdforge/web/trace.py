@@ -14,6 +14,7 @@ import attrs
 from clawdforge.domain.access import Address
 from clawdforge.domain.ids import AppName
 from clawdforge.web.inflow import STREAMED, Inflow
+from clawdforge.web.outflow import Leavings, Outflow
 from clawdforge.web.problems import UNROUTED
 
 _KEY: Final = "clawdforge"
@@ -26,7 +27,8 @@ NOBODY: Final = AppName("")
 class Trace:
     """One request. ``status`` is None until its response has begun.
 
-    ``inflow`` is its body, on the routes that take it in pieces.
+    ``inflow`` is its body, on the routes that take it in pieces; ``outflow`` is its answer, when
+    that is live. ``leavings`` is what must be done when it is over.
     """
 
     request_id: str
@@ -37,6 +39,8 @@ class Trace:
     app: AppName = NOBODY
     status: int | None = None
     inflow: Inflow | None = None
+    outflow: Outflow | None = None
+    leavings: Leavings = attrs.field(factory=Leavings)
 
     @classmethod
     def begin(cls, scope: MutableMapping[str, Any], request_id: str) -> Trace:
@@ -51,6 +55,11 @@ class Trace:
             trace.inflow = Inflow()
         scope[_KEY] = trace
         return trace
+
+    def header(self, name: str) -> str | None:
+        """The header of that name (in lower case), all its lines joined; None when there is none."""
+        lines = [value for key, value in self.headers if key == name]
+        return ", ".join(lines) if lines else None
 
     @classmethod
     def of(cls, scope: Any) -> Trace:  # noqa: ANN401 - the framework's typed dict
