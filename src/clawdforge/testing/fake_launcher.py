@@ -249,6 +249,10 @@ class FakeAgent:
         params = {"sessionId": self.spec.session_id, "update": update}
         self.emit({"jsonrpc": "2.0", "method": "session/update", "params": params})
 
+    def request(self, request: PermissionRequest) -> None:
+        """Ask for permission, whatever is going on."""
+        self._sink.on_permission(request)
+
     def _hears_nothing(self, turn: FakeTurn) -> bool:
         return self._launcher.is_deaf or turn.is_deaf
 
