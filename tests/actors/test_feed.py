@@ -14,7 +14,8 @@ from clawdforge.actors.feed import RECENT_BYTES, WRITE_SECS, EventSpan, Feed, Fe
 from clawdforge.actors.reader import EventReader, TurnReader
 from clawdforge.domain.events import EVENT_RESERVE, Entry, EventBatch, Gap, NumberedEvent
 from clawdforge.domain.ids import AgentName, AppName, SessionId
-from clawdforge.domain.ports import PermissionRequest, SessionRow, TurnStart
+from clawdforge.domain.ports import SessionRow, TurnStart
+from clawdforge.domain.questions import PendingPermission
 from clawdforge.errors import StoreUnavailable
 from clawdforge.store.memory import MemoryStore
 
@@ -240,7 +241,7 @@ async def test_a_reader_is_woken_once_there_is_something() -> None:
         assert quiet.cancelled_caught
         acts: list[Callable[[], None]] = [
             lambda: rig.say(1),
-            lambda: rig.feed.ask(PermissionRequest("p-1", {}, ())),
+            lambda: rig.feed.ask(PendingPermission("p-1", 1, {}, (), 0)),
             lambda: rig.feed.leave(end="asked"),
         ]
         for act in acts:
@@ -254,8 +255,8 @@ async def test_questions_come_after_the_events_before_them() -> None:
     async with rigged() as rig:
         with rig.feed.spanning(EventSpan()):
             rig.say(2)
-            rig.feed.ask(PermissionRequest("p-1", {}, ()))
-            rig.feed.ask(PermissionRequest("p-2", {}, ()))
+            rig.feed.ask(PendingPermission("p-1", 1, {}, (), 0))
+            rig.feed.ask(PendingPermission("p-2", 1, {}, (), 0))
             rig.feed.settle("p-2")
             reader = rig.reader()
             assert reader.take_questions() == []

@@ -35,10 +35,6 @@ NEVER_ANSWERED: Final = {
     errors.WrongConfiguration: "stops the start",
     errors.DataDirectoryBusy: "stops the start",
     errors.RuntimeNotInstalled: "is AgentNotStarted by the time that it reaches a route",
-    errors.IdempotencyKeyReused: "no route takes keys yet",
-    errors.PermissionDecided: "no route decides permissions yet",
-    errors.PermissionNotFound: "no route decides permissions yet",
-    errors.TurnNotFound: "no route shows one turn yet",
     errors.IdempotencyKeyTaken: "is answered by the service itself",
 }
 """Errors with a status that no route is meant to answer with, and why."""

@@ -302,6 +302,6 @@ def _parse_text(text: str, kind: object) -> object:
     """A query's text as the JSON value it stands for; as it is when it stands for none."""
     if kind is bool and text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
-    if kind is int and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
+    if kind in {int, int | None} and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
         return int(text)
     return text
