@@ -19,6 +19,10 @@ from clawdforge.cli.setup import setup
 from clawdforge.cli.token import token
 
 
+CLICKS_OWN = (click.ClickException, click.Abort, click.exceptions.Exit)
+"""Click's own ways to end a command, ``--help`` among them."""
+
+
 class OneLineErrors(click.Group):
     """A group whose commands' own errors (ClawdforgeError) are one line on stderr."""
 
@@ -26,6 +30,8 @@ class OneLineErrors(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except CLICKS_OWN:
+            raise
         except Exception as error:
             from clawdforge.errors import ClawdforgeError, WrongConfiguration
 
