@@ -33,6 +33,7 @@ def test_the_demo_does_its_job_and_leaves_nothing() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "You said before:\n  My name is Ada" in done.stdout
+    assert "Nice to meet you, Ada." in done.stdout.split("Turn 2")[0]
     assert '"result": ["red", "green", "blue"]' in done.stdout
     assert "demo_agent.py" in done.stdout
     assert done.stdout.split("Its processes after closing")[1].split() == [

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -27,14 +29,32 @@ class Client:
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """The answer's JSON. Raises RefusedError, OSError."""
+        with self._asking(method, path, body, "application/json") as response:
+            answer: dict[str, Any] = json.loads(response.read())
+        return answer
+
+    def stream(self, path: str, body: object) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events of a POST that streams, as they come: kind and data. Raises as ``call``."""
+        with self._asking("POST", path, body, "application/x-ndjson") as response:
+            while line := response.readline():
+                event = json.loads(line)
+                if event["event"] == "error":
+                    raise RefusedError(event["data"]["detail"])
+                yield event["event"], event["data"]
+
+    @contextmanager
+    def _asking(
+        self, method: str, path: str, body: object, accept: str
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Ask, and have the answer in the block. Raises RefusedError, OSError."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=TIMEOUT_SECS)
         try:
             text = None if body is None else json.dumps(body)
-            connection.request(method, path, text, self._headers)
+            connection.request(method, path, text, {**self._headers, "Accept": accept})
             response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
+            if response.status != http.client.OK:
+                answer = json.loads(response.read())
+                raise RefusedError(f"{response.status}: {answer.get('detail', answer)}")
+            yield response
         finally:
             connection.close()
-        if response.status != http.client.OK:
-            raise RefusedError(f"{response.status}: {answer.get('detail', answer)}")
-        return answer

@@ -7,18 +7,24 @@ import os
 import shlex
 import signal
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from clawdforge.cli.client import Client, RefusedError
 from clawdforge.cli.proc import list_tree
 from clawdforge.config import Config
+from clawdforge.protocol.acp import text_of
 
-TURNS = (
-    "My name is Ada, and I keep bees.\nthink: She keeps bees.\ntool: look at the hives",
-    "What did I say?",
-)
+FIRST = """\
+My name is Ada, and I keep bees.
+pace: 0.05
+think: She keeps bees.
+tool: look at the hives
+say: Nice to meet you, Ada. How many hives are there in your garden?"""
 
+TURNS = (FIRST, "What did I say?")
 
 RUN = 'json: ["red", "green", "blue"]'
 """The demo command answers with that JSON in a fenced block, as models like to."""
@@ -65,14 +71,21 @@ class Guide:
         _show("A one-shot run", [f"> {RUN}", json.dumps(app.call("POST", "/run", {"prompt": RUN}))])
         session = app.call("POST", "/sessions", {"agent": "demo"})
         _show("A session on the agent demo", [session["session_id"]])
-        for prompt in TURNS:
-            path = f"/sessions/{session['session_id']}/turn"
-            answer = app.call("POST", path, {"prompt": prompt})
-            _show(f"Turn {answer['turn_index']}", [f"> {prompt.splitlines()[0]}", answer["text"]])
-            click.echo(f"  ({answer['stop_reason']}, {answer['duration_ms']} ms)")
+        for number, prompt in enumerate(TURNS, 1):
+            _show(f"Turn {number}", [f"> {prompt.splitlines()[0]}"])
+            self._follow(app.stream(f"/sessions/{session['session_id']}/turn", {"prompt": prompt}))
         _show("Its processes", list(list_tree()))
         app.call("DELETE", f"/sessions/{session['session_id']}")
         _show("Its processes after closing", list(list_tree()) or ["none"])
+
+    def _follow(self, events: Iterator[tuple[str, dict[str, Any]]]) -> None:
+        """Show the agent's text as it comes, and in the end how the turn went."""
+        click.echo("  ", nl=False)
+        for kind, data in events:
+            if kind == "acp":
+                click.echo(text_of((data,)).replace("\n", "\n  "), nl=False)
+            elif kind == "result":
+                click.echo(f"\n  ({data['stop_reason']}, {data['duration_ms']} ms)")
 
 
 def curl_lines(url: str, token: str) -> list[str]:
@@ -86,6 +99,7 @@ def curl_lines(url: str, token: str) -> list[str]:
         f"curl -s {url}/run -H {header} --json {run}",
         f"curl -s {url}/sessions -H {header} --json {create}",
         f"curl -s {url}/sessions/SESSION_ID/turn -H {header} --json {turn}",
+        f"curl -sN {url}/sessions/SESSION_ID/events -H {header}",
         f"curl -s {url}/sessions -H {header}",
         f"curl -s -X DELETE {url}/sessions/SESSION_ID -H {header}",
     ]
