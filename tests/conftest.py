@@ -30,3 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("virtual_time") is not None:
             item.add_marker(pytest.mark.trio(run=run_in_virtual_time), append=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How hard to try what is tried again and again."""
+    parser.addoption("--kills", type=int, default=10, help="rounds of killing the service (50)")

@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -40,12 +40,18 @@ def processes_of(data_dir: Path) -> list[ProcessView]:
 class Server:
     """One ``clawdforge serve``: a process, a URL, and clients."""
 
-    def __init__(self, data_dir: Path, runtime: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        runtime: Path,
+        settings: Mapping[str, str],
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.data_dir = data_dir
         self.admin_token = secrets.token_urlsafe(24)
         self._log = (data_dir.parent / f"log-{secrets.token_hex(4)}").open("w+b")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clawdforge", "serve"],
+            [*prefix, sys.executable, "-m", "clawdforge", "serve"],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -132,8 +138,8 @@ def start_server(tmp_path: Path, runtime_dir: Path) -> Iterator[StartServer]:
     """Starts servers on one data directory; whatever happens, none outlives the test."""
     with ExitStack() as servers:
 
-        def start(**settings: str) -> Server:
-            server = Server(tmp_path / "data", runtime_dir, settings)
+        def start(*prefix: str, **settings: str) -> Server:
+            server = Server(tmp_path / "data", runtime_dir, settings, prefix)
             return servers.enter_context(server)
 
         yield start
