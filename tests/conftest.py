@@ -11,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 import trio
 import trio.testing
 
 Answer = TypeVar("Answer")
+
+# A busy machine is no fault of an example: time is never what a test here judges.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 def run_in_virtual_time(main: Callable[[], Awaitable[Answer]], **settings: Any) -> Answer:

@@ -240,9 +240,10 @@ async def test_a_hung_up_creation_is_kept_and_the_retry_gets_it(open_stage: Open
 
 
 async def test_two_creations_at_once_under_a_key_are_one(open_stage: OpenStage) -> None:
-    """Both are answered with it; a third with other fields is refused meanwhile."""
+    """Both are answered with it; a third with other fields is refused."""
     async with open_stage() as stage:
         both = [stage.ask(lambda: stage.open(key=KEY)) for _ in range(2)]
+        await trio.testing.wait_all_tasks_blocked()
         other = stage.ask(lambda: stage.open(key=OTHER_FIELDS))
         for each in (*both, other):
             await each.done.wait()
