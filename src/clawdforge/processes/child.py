@@ -31,6 +31,9 @@ __all__ = ["Child", "ChildCommand", "ChildExit", "ChildGone", "run_child"]
 LINE_BYTES: Final = 16 * 1024 * 1024
 """The longest line by default: as long as the largest request body by default."""
 
+CHUNK_BYTES: Final = 64 * 1024
+"""As much as a pipe holds (pipe(7))."""
+
 STDERR_TAIL_BYTES: Final = 16 * 1024
 """How much of stderr is kept: enough for a traceback, small enough to keep for every session."""
 
@@ -137,7 +140,7 @@ class _Spawned:
 
     process: trio.Process
     stdin: StdinPipe
-    stdout: trio.abc.ReceiveStream
+    stdout: trio.lowlevel.FdStream
     stderr: trio.abc.ReceiveStream
     lifeline: _Lifeline
 
@@ -216,7 +219,7 @@ async def _spawn(command: ChildCommand, mark: Mark) -> _Spawned:
             start_new_session=True,
         )
         ours.pop_all()
-    assert process.stdout is not None
+    assert isinstance(process.stdout, trio.lowlevel.FdStream)
     assert process.stderr is not None
     stdin, lifeline = StdinPipe(stdin_write), _Lifeline(lifeline_write)
     return _Spawned(process, stdin, process.stdout, process.stderr, lifeline)
@@ -229,8 +232,21 @@ def _open_pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
     return read, write
 
 
+async def _read_some(fd: int) -> bytes:
+    """What there is to read; nothing at the end. One turn of the loop, where trio's stream has two.
+
+    It would first yield, then look, then wait.
+    """
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        try:
+            return os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            continue
+
+
 async def _drain_lines(
-    stdout: trio.abc.ReceiveStream,
+    stdout: trio.lowlevel.FdStream,
     splitter: LineSplitter,
     on_line: Callable[[bytes], None],
     on_skipped: Callable[[int], None],
@@ -239,7 +255,7 @@ async def _drain_lines(
     """Read stdout to its end, whatever it holds: an unread pipe stops the child at 64 KiB."""
     reported = 0
     while True:
-        chunk = await stdout.receive_some()
+        chunk = await _read_some(stdout.fileno())
         if chunk:
             splitter.feed(chunk)
         else:

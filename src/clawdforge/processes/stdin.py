@@ -31,17 +31,21 @@ class StdinPipe:
         message was written not at all, or its rest goes out before the next one. At most one
         message is held.
         """
-        async with self._lock:
+        await trio.lowlevel.checkpoint_if_cancelled()  # with room in the pipe, no turn of the loop
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
             self._unsent += data
-            try:
-                await self._flush()
-            finally:
-                if len(self._unsent) >= len(data):  # not a byte of ours went out
-                    del self._unsent[len(self._unsent) - len(data) :]
+            await self._flush()
+        finally:
+            if len(self._unsent) >= len(data):  # not a byte of ours went out
+                del self._unsent[len(self._unsent) - len(data) :]
+            self._lock.release()
 
     async def _flush(self) -> None:
         while self._unsent:
-            await trio.lowlevel.checkpoint()
             try:
                 written = os.write(self._fd_or_gone(), self._unsent)
                 del self._unsent[:written]

@@ -52,7 +52,10 @@ class SqliteStore(SqliteRuns):
 
     async def _read(self, query: Callable[[apsw.Connection], Result]) -> Result:
         """Run ``query`` on a free reading connection; waits for one within the caller's scope."""
-        reader = await self._free.receive()
+        try:
+            reader = self._free.receive_nowait()  # the usual case, without a turn of the loop
+        except trio.WouldBlock:
+            reader = await self._free.receive()
         try:
             return await run_on(reader, query)
         except (apsw.Error, ValueError, TypeError) as error:

@@ -97,7 +97,10 @@ class Writer:
         """
         write = Write(operation)
         try:
-            await self._send.send(write)
+            try:
+                self._send.send_nowait(write)  # the usual case, without a turn of the loop
+            except trio.WouldBlock:
+                await self._send.send(write)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             raise StoreUnavailable("the ledger is closed") from None
         return await write.wait()
