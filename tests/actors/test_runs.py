@@ -91,6 +91,16 @@ async def test_texts_are_kept_on_demand(open_stage: OpenStage) -> None:
         assert (row.start.prompt, row.end.result) == ("hello", "You said: hello")
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_turns_are_audited_alike(open_stage: OpenStage, is_kept: bool) -> None:
+    """The same setting rules the texts in the audit of sessions."""
+    async with open_stage(audit_prompts=is_kept) as stage:
+        await stage.turn(await stage.open(), "hello")
+        meta = next(row.meta for row in stage.audit_rows() if row.event == "turn")
+        texts = {"prompt": "hello", "text": "You said: hello"} if is_kept else {}
+        assert {key: meta[key] for key in ("prompt", "text") if key in meta} == texts
+
+
 async def test_a_failed_run_is_a_result(open_stage: OpenStage) -> None:
     """What the runner says goes through, and the audit says failed."""
     async with open_stage() as stage:

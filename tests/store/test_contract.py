@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 
@@ -296,6 +297,18 @@ async def test_a_turn_gets_exactly_one_ending(store: Store) -> None:
     assert row is not None
     assert row.last_turn_at == 2003
     assert [line.event for line in await store.list_audit(session_id(1))] == ["create", "turn"]
+
+
+async def test_the_audit_of_a_turn_has_texts_on_demand(store: Store) -> None:
+    """Given the prompt, it keeps prompt and answer; they outlive the session's own."""
+    await store.add_session(session())
+    await store.begin_turn(turn(prompt="geheim"))
+    await store.end_turn(attrs.evolve(ended(text="antwort"), audited_prompt="geheim"))
+    (row,) = await store.list_turns(session_id(1), before=None, limit=1)
+    assert row.end == ended(text="antwort")
+    await store.delete_session(session_id(1), at=3000)
+    _, audited, _ = await store.list_audit(session_id(1))
+    assert (audited.meta["prompt"], audited.meta["text"]) == ("geheim", "antwort")
 
 
 async def test_the_audit_of_a_turn_has_counts_only(store: Store) -> None:

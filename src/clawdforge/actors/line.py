@@ -281,4 +281,5 @@ class TurnLine:
             last_event=turn.events.last,
             facts=facts_of(result),
             kept_events=None if turn.request.key is None else events_text(result),
+            audited_prompt=turn.request.prompt if self.context.config.audit_prompts else None,
         )

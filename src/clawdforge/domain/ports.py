@@ -204,8 +204,8 @@ class TurnStart:
 class TurnEnd:
     """The one ending of a turn. Its events are those from ``first_event`` to ``last_event``.
 
-    ``facts`` is what else the answer said, ready for JSON. ``kept_events`` is written only: the
-    answer's events as JSON text, for a turn whose answer may be asked for again.
+    ``facts`` is what else the answer said, ready for JSON. Written only: ``kept_events``, as JSON
+    text, for an answer that may be asked for again; ``audited_prompt``, where the audit has texts.
     """
 
     session_id: SessionId
@@ -220,6 +220,7 @@ class TurnEnd:
     last_event: int | None = None
     facts: Mapping[str, Any] = attrs.field(factory=dict)
     kept_events: str | None = attrs.field(default=None, repr=False)
+    audited_prompt: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen

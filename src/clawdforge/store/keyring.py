@@ -48,7 +48,7 @@ class KeyRing:
         if end.kept_events is not None:
             self.events[end.session_id, end.turn_index] = end.kept_events
         facts = rows.read_meta(rows.facts_text(end.facts))
-        return attrs.evolve(end, kept_events=None, facts=facts)
+        return attrs.evolve(end, kept_events=None, audited_prompt=None, facts=facts)
 
     def forget(self, session_id: SessionId) -> None:
         """The keys and events of a session's turns go with it."""

@@ -195,14 +195,16 @@ def audit_row(columns: Columns) -> AuditRow:
 
 
 def turn_audit(end: TurnEnd, *, prompt_bytes: int) -> AuditRow:
-    """The audit of an ending: counts and our own words, none of the caller's or the agent's."""
-    meta = {
+    """The audit of an ending: counts and our own words; prompt and text only when asked for."""
+    meta: dict[str, Any] = {
         "turn_index": end.turn_index,
         "ending": end.ending,
         "duration_ms": end.duration_ms,
         "prompt_bytes": prompt_bytes,
         "text_bytes": len(end.text.encode()),
     }
+    if end.audited_prompt is not None:
+        meta |= {"prompt": end.audited_prompt, "text": end.text}
     return AuditRow(end.session_id, "turn", end.ended_at, meta)
 
 
