@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,7 +17,8 @@ from clawdforge.cli import checks
 from clawdforge.cli.findings import Finding
 from clawdforge.cli.guide import curl_lines
 from clawdforge.cli.root import clawdforge
-from clawdforge.config import Config
+from clawdforge.config import DEMO, Config
+from clawdforge.domain.profiles import AgentProfile, RunCommand
 from clawdforge.processes.marks import MARK_NAME
 
 COMMANDS = ("demo", "serve", "setup", "doctor", "token")
@@ -165,6 +167,17 @@ def test_doctor_compares_limits(monkeypatch: pytest.MonkeyPatch, sessions: int, 
     """A pool for which there are too few files is a failure."""
     monkeypatch.setattr("resource.getrlimit", lambda _: (150, 150))
     assert checks.check_limits(Config(max_live_sessions=sessions)).state == state
+
+
+def test_doctor_looks_for_the_command_of_runs(tmp_path: Path) -> None:
+    """What is optional is missing, what was configured and is not there has failed."""
+    config = Config(runtime_dir=tmp_path, data_dir=tmp_path)
+    missing = checks.check_runs(config)
+    assert (missing.state, missing.remedy) == ("missing", "run: clawdforge setup --with claude")
+    assert checks.check_runs(attrs.evolve(config, run_agent=DEMO)).state == "ok"
+    wrong = AgentProfile(DEMO, run=RunCommand(("no-such-command",)))
+    config = attrs.evolve(config, run_agent=DEMO, agents={DEMO: wrong})
+    assert "[agents.demo.run]" in str(checks.check_runs(config))
 
 
 def test_a_finding_is_one_line() -> None:

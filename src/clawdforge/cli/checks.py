@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from clawdforge.errors import (
     RuntimeNotInstalled,
     WrongConfiguration,
 )
+from clawdforge.processes.claude import CommandRunner
 from clawdforge.processes.leftovers import choose_earlier, living, look_around
 from clawdforge.processes.runtime import REMEDIES, check_acpx, find_runtime, node_binary
 from clawdforge.settings import load_config
@@ -139,10 +141,31 @@ def check_limits(config: Config) -> Finding:
     return Finding("limits", "ok", f"{hard} open files, {wanted} wanted")
 
 
+def check_runs(config: Config) -> Finding:
+    """Is the one-shot command of ``POST /run`` there?"""
+    name = config.run_agent
+    runner = CommandRunner(
+        profile=config.agents[name],
+        data_dir=config.data_dir,
+        runtime_dir=config.runtime_dir,
+        incarnation=new_incarnation(config.data_dir),
+        environment=os.environ,
+    )
+    try:
+        program = runner.resolve_argv()[0]
+    except RuntimeNotInstalled as error:
+        return Finding("runs", "missing", f"{error.reason} (optional)", error.remedy)
+    if shutil.which(program) is None:
+        remedy = f"correct argv of the table [agents.{name}.run]"
+        return Finding("runs", "failed", f"the command of {name} is not there", remedy)
+    return Finding("runs", "ok", f"the command of {name}")
+
+
 CHECKS: dict[str, Callable[[Config], Finding]] = {
     "node": check_node,
     "acpx": check_acpx_part,
     "data directory": check_data_dir,
     "leftovers": check_leftovers,
     "limits": check_limits,
+    "runs": check_runs,
 }
