@@ -129,7 +129,7 @@ def test_a_caller_who_leaves_stops_the_run(
 
 
 async def test_a_command_that_is_not_logged_in(claude_runtime_dir: Path, tmp_path: Path) -> None:
-    """Without credentials the error says which variables the service lacks."""
+    """Without credentials the error says which variables the service lacks; no report stays."""
     runner = CommandRunner(
         profile=built_in_agents()[CLAUDE],
         data_dir=tmp_path,
@@ -142,3 +142,4 @@ async def test_a_command_that_is_not_logged_in(claude_runtime_dir: Path, tmp_pat
     assert done.error is not None
     assert "not logged in" in done.error
     assert "ANTHROPIC_API_KEY" in done.error
+    assert not (tmp_path / "homes" / "claude" / ".claude" / "telemetry").exists()

@@ -59,6 +59,8 @@ DEFAULTS: Final[Mapping[str, str]] = {
     # Ten, its own default, is minutes: the run would be timed out and the reason never heard.
     "CLAUDE_CODE_MAX_RETRIES": "3",
     "DISABLE_AUTOUPDATER": "1",  # what is installed is what our lock file says
+    # Reports that cannot be sent would stay behind in its home, a file a run.
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
 }
 """What a command's environment has unless the profile says otherwise."""
 
