@@ -1,8 +1,11 @@
-"""TCP connections under Hypercorn: two things that its trio worker lacks.
+"""TCP connections under Hypercorn: what its trio worker lacks.
 
 - *Bounded sends.* It shields every send without a deadline, so that a client which does not read
   holds up a shutdown for ever. Here a cancelled send has :data:`FLUSH_SECS` to finish what it has
   begun, and then the connection is cut.
+- *An end.* A connection that its client has closed between two requests would stay until it had
+  been idle long enough; here it is gone at once. One task watches a connection for idleness, in
+  place of one started and cancelled for every request.
 - *A cap.* It takes any number of connections; each is a file descriptor, and agents need some too
   (``domain.limits`` says how many).
 
@@ -12,6 +15,7 @@ other way in. A test holds Hypercorn to the shape that this was written for (0.1
 
 from __future__ import annotations
 
+import math
 import socket
 from contextlib import suppress
 from typing import Any, Final, cast
@@ -20,7 +24,10 @@ import hypercorn.trio.run
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, LifespanState
 
 from clawdforge.domain.limits import MAX_CONNECTIONS
 from clawdforge.web.problems import CONTENT_TYPE, UNROUTED, Kind, Problem
@@ -38,8 +45,66 @@ class ServerConfig(HypercornConfig):
     open_connections: int = 0
 
 
+class IdleWatch:
+    """Closes one connection that has been idle for too long, or when the server ends meanwhile.
+
+    Takes the place of Hypercorn's ``TrioSingleTask``, and has its two methods.
+    """
+
+    def __init__(self, server: BoundedTCPServer) -> None:
+        self._server = server
+        self._patience = trio.CancelScope()
+        self._is_idle = self._is_watching = False
+
+    async def restart(self, task_group: TaskGroup, _action: object) -> None:
+        """The connection is idle from now on."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._is_idle = True
+        self._patience.deadline = trio.current_time() + self._server.config.keep_alive_timeout
+        if not self._is_watching:
+            self._is_watching = True
+            task_group.spawn(self._watch)
+
+    async def stop(self) -> None:
+        """A request has come."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._is_idle = False
+        self._patience.deadline = math.inf
+
+    def end(self) -> None:
+        """The client has gone: there is nothing to watch."""
+        self._is_idle = False
+        self._patience.cancel()
+
+    async def _watch(self) -> None:
+        with self._patience:
+            await self._server.context.terminated.wait()
+        if self._is_idle:
+            with trio.CancelScope(shield=True):  # bounded: nothing is being sent
+                await self._server.protocol.handle(Closed())
+                await self._server.stream.aclose()
+
+
 class BoundedTCPServer(TCPServer):
     """One connection."""
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: HypercornConfig,
+        context: WorkerContext,
+        state: LifespanState,
+        stream: trio.SSLStream[trio.SocketStream],
+    ) -> None:
+        super().__init__(app, config, context, state, stream)
+        self._watch = IdleWatch(self)
+        self.idle_task = cast("Any", self._watch)
+
+    async def _read_data(self) -> None:
+        try:
+            await super()._read_data()
+        finally:
+            self._watch.end()
 
     async def run(self) -> None:
         """Serve the connection to its end; past the cap, answer 503 and close it."""
@@ -58,6 +123,8 @@ class BoundedTCPServer(TCPServer):
         """Send; when cancelled, finish within FLUSH_SECS or cut the connection."""
         if not isinstance(event, RawData):
             await super().protocol_send(event)
+            return
+        if not event.data:  # the end of a body whose length was told
             return
         async with self.send_lock:
             try:

@@ -129,6 +129,10 @@ def test_hypercorn_is_the_one_that_was_cured() -> None:
         "await self.protocol.handle(Closed())",
     ):
         assert line in source
+    source = inspect.getsource(original)
+    assert source.count("self.idle_task") == 4
+    assert source.count("await self.idle_task.restart(self._task_group, self._idle_timeout)") == 2
+    assert source.count("await self.idle_task.stop()") == 1
     assert "TCPServer," in inspect.getsource(hypercorn.trio.run.worker_serve)
 
 
