@@ -20,15 +20,12 @@ UNREAD_SECS: Final = 45
 """A client that takes nothing for so long is cut off by the kernel. Longer than the 30 s after which
 a live answer is ended with a word, so that the word is there for a client that comes back."""
 
-UNSENT_BYTES: Final = 16 * 1024
-"""What may lie unsent in the kernel; more waits with us. So there is room for the word."""
-
 
 def bind_listener(bind: str) -> socket.socket:
     """A TCP socket bound to ``host:port`` or ``[host]:port``; port 0 picks a free one.
 
-    Raises WrongConfiguration. Connections inherit ``TCP_USER_TIMEOUT`` and ``TCP_NOTSENT_LOWAT``,
-    the bounds on a client that does not read (tcp(7)).
+    Raises WrongConfiguration. Connections inherit ``TCP_USER_TIMEOUT``, the bound on a client that
+    does not read.
     """
     host, port = split_bind(bind)
     try:
@@ -42,7 +39,6 @@ def bind_listener(bind: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECS * 1000)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind(address)
     except OSError as error:
         listener.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -57,8 +58,8 @@ async def test_who_takes_nothing_is_told_so_when_he_comes_back(
         path = f"/sessions/{session}/{'turn' if kind == 'turn' else 'events'}"
         body = b'{"prompt": "sleep: 1000"}' if kind == "turn" else b""
         method = "POST" if kind == "turn" else "GET"
-        async with open_site(stage.service, edge=edge) as site:
-            client = await connect_idly(site.port)
+        async with AsyncExitStack() as stack, open_site(stage.service, edge=edge) as site:
+            client = await stack.enter_async_context(await connect_idly(site.port))
             accept = "Accept: text/event-stream\r\n"
             await client.send_all(request_bytes(method, path, body, token=token, extra=accept))
             await client.receive_some(100)
@@ -83,7 +84,6 @@ async def test_who_takes_nothing_is_told_so_when_he_comes_back(
             numbers = [int(number) for name, _, number in events if name == "acp"]
             assert numbers == list(range(1, len(numbers) + 1))
             assert len(numbers) < 200
-            await client.aclose()
 
 
 async def rest_of(client: trio.SocketStream) -> bytes:
