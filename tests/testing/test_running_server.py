@@ -13,6 +13,7 @@ import pytest
 from tests.waiting import wait_until
 
 from clawdforge.config import Config
+from clawdforge.runner import RunResult
 from clawdforge.testing import FakeLauncher, RunningServer, running_server
 
 
@@ -130,3 +131,33 @@ def test_an_uploaded_file_reaches_the_agent() -> None:
         client.post(f"/sessions/{session}/turn", json=asked).raise_for_status()
         ((path,),) = [prompt.files for prompt in launcher.agents[0].prompts]
         assert (path.suffix, path.read_bytes()) == (".md", b"milk")
+
+
+def test_a_runner_is_anything_that_runs() -> None:
+    """Another program's runner gets the fields of the request, and its result is the answer."""
+    asked: list[dict[str, Any]] = []
+
+    class Echo:
+        async def run(self, **fields: Any) -> RunResult:
+            asked.append(fields)
+            return RunResult(True, {"said": fields["prompt"]}, "raw", "", 42, "end_turn")
+
+    with (
+        running_server(runner=Echo()) as server,
+        client_of(server, server.mint("kitchen")) as client,
+    ):
+        answer = client.post("/run", json={"prompt": "hello", "effort": "low"})
+    assert answer.json() == {
+        "ok": True,
+        "result": {"said": "hello"},
+        "duration_ms": 42,
+        "stop_reason": "end_turn",
+    }
+    told = asked[0]
+    assert (told["model"], told["effort"], told["timeout_secs"]) == ("sonnet", "low", 120)
+
+
+def test_without_a_runner_runs_are_fake() -> None:
+    """No command is started: the prompt comes back."""
+    with running_server() as server, client_of(server, server.mint("kitchen")) as client:
+        assert client.post("/run", json={"prompt": "hello"}).json()["result"] == "You said: hello"

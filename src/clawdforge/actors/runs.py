@@ -157,7 +157,7 @@ class RunsActor:
                 system_mode=request.system_mode,
                 effort=request.effort,
                 files=request.files,
-                timeout_secs=live.scope.deadline - trio.current_time(),
+                timeout_secs=request.timeout_secs,
             )
         except Exception as error:  # noqa: BLE001 - a runner may be anybody's: its bug is no crash
             kind = type(error).__name__

@@ -84,8 +84,9 @@ class Runner(Protocol):
         """Run once and answer how it went; a command that fails is a result, not an error.
 
         ``fields``: ``prompt``, ``model`` and ``timeout_secs`` always; ``system`` (or None),
-        ``system_mode``, ``effort`` (or None), ``files`` (paths, maybe none). Cancelling it stops
-        the run, and is let through when nothing of it is left (shielded, bounded).
+        ``system_mode``, ``effort`` (or None), ``files`` (paths, maybe none). ``timeout_secs`` is
+        what was asked for, waiting in line included; whoever calls this keeps to it by cancelling.
+        That stops the run, and is let through when nothing of it is left (shielded, bounded).
         """
 
 
