@@ -69,7 +69,7 @@ async def test_options_and_texts_of_any_size(runner: CommandRunner, mode: str, l
 
 
 async def test_files_are_copies_with_names_of_ours(runner: CommandRunner, tmp_path: Path) -> None:
-    """Named in the prompt, readable in the working directory, and not the uploads themselves."""
+    """Named in the prompt and readable in the working directory."""
     first, second = tmp_path / "0a1b2c.txt", tmp_path / "3d4e5f"
     first.write_text("plum")
     second.write_text("pear")
@@ -80,8 +80,17 @@ async def test_files_are_copies_with_names_of_ours(runner: CommandRunner, tmp_pa
         "work",
         ["attachment-1.txt", "attachment-2"],
     ]
-    assert first.stat().st_nlink == 1
-    assert first.read_text() == "plum"
+
+
+async def test_an_upload_stays_as_it_was_sent(runner: CommandRunner, tmp_path: Path) -> None:
+    """Whatever a command does to the file that it is given."""
+    upload = tmp_path / "0a1b2c.txt"
+    upload.write_text("plum")
+    script = """open("attachment-1.txt", "w").write("pear"); print('{"result": "done"}')"""
+    profile = AgentProfile(DEMO, run=RunCommand((sys.executable, "-I", "-c", script)))
+    done = await run(attrs.evolve(runner, profile=profile), "change it", files=(upload,))
+    assert done.result == "done"
+    assert upload.read_text() == "plum"
 
 
 async def test_the_environment_is_an_allow_list(runner: CommandRunner) -> None:
