@@ -13,6 +13,9 @@ from ops.chaos.world import World
 SETTLE_SECS: Final = GONE_SECS + 1
 """After a step: what it ended may take its grace (0.5 s) and the promise of two seconds."""
 
+LATE_SECS: Final = 15.0
+"""After a bad disk: endings that it refused are tried again every 5 s (actors.debts)."""
+
 TREE_FILES: Final = 5
 """Descriptors of one live session (clawdforge.domain.limits)."""
 
@@ -48,7 +51,9 @@ def check_all(world: World, baseline: Baseline) -> None:
         raise ChaosFailed(f"the service died: {world.victim.last_words()}")
     until(lambda: not _stray_processes(world), "no process too many", SETTLE_SECS)
     until(lambda: _slots(world) == _live(world), "no slot leaked", SETTLE_SECS)
-    until(lambda: not _open_turns(world), "every turn has its ending", SETTLE_SECS)
+    patience_secs = LATE_SECS if world.doubtful else SETTLE_SECS
+    until(lambda: not _open_turns(world), "every turn has its ending", patience_secs)
+    world.doubtful.clear()
     check_ledger(world)
     check_size(world, baseline)
 
@@ -76,7 +81,7 @@ def _slots(world: World) -> set[str] | int:
 
 def _open_turns(world: World) -> list[str]:
     rows = world.victim.ask("SELECT DISTINCT session_id FROM turns WHERE ending IS NULL")
-    return [session for (session,) in rows if session not in world.doubtful]
+    return [session for (session,) in rows]
 
 
 def check_ledger(world: World) -> None:

@@ -87,7 +87,7 @@ class World:
         self.tallies: dict[str, Tally] = {}
         self.sessions: dict[str, Known] = {}
         self.doubtful: set[str] = set()
-        """Sessions whose last turn may be without its ending: the disk refused to take it."""
+        """Sessions whose last ending may come late: the disk refused to take it at first."""
         self.client: httpx.Client
         self._token: str | None = None
         self._words = 0

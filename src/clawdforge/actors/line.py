@@ -16,6 +16,7 @@ import trio
 
 from clawdforge.actors.context import LEDGER_SECS, SessionContext
 from clawdforge.actors.conversation import converse
+from clawdforge.actors.debts import Debts
 from clawdforge.actors.feed import Feed
 from clawdforge.actors.keeper import AgentKeeper
 from clawdforge.actors.messages import CancelTurn, StartTurn
@@ -65,6 +66,7 @@ class TurnLine:
     nursery: trio.Nursery = attrs.field(init=False)
     turn_count: int = 0
     working: Turn | None = None
+    debts: Debts = attrs.field(init=False)
     _turns: deque[Turn] = attrs.field(factory=deque)
 
     def __len__(self) -> int:
@@ -75,6 +77,10 @@ class TurnLine:
     def agent(self) -> AgentName:
         """The agent's name."""
         return self.keeper.spec.profile.name
+
+    @debts.default
+    def _nothing_owed(self) -> Debts:
+        return Debts(self.context.store)
 
     # --- from the session actor -------------------------------------------------------------------
 
@@ -256,15 +262,22 @@ class TurnLine:
         if not isinstance(end, Verdict):
             return end
         result = turn.judged(end)
-        batch = self.feed.unwritten()
+        row, batch = self._turn_end(turn, result), self.feed.unwritten()
         try:
             with trio.fail_after(LEDGER_SECS):
-                await self.context.store.end_turn(self._turn_end(turn, result), batch)
+                await self.context.store.end_turn(row, batch)
             self.feed.mark_written(batch)
         except (StoreUnavailable, trio.TooSlowError):
             log.warning("turn end not written", agent=self.agent, ending=end.ending)
+            self._owe(row)
             return StoreUnavailable("the turn's ending could not be written")
         return result
+
+    def _owe(self, row: TurnEnd) -> None:
+        """Try again later: one task pays for all."""
+        if not self.debts:
+            self.nursery.start_soon(self.debts.run)
+        self.debts.owe(row)
 
     def _turn_end(self, turn: Turn, result: TurnResult) -> TurnEnd:
         """The row of a result. With a key its answer may be asked for again, events and all."""

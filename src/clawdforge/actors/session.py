@@ -294,17 +294,19 @@ class SessionActor:
     async def _settle(self, cause: str) -> bool:
         """Bring the ledger up to date; whether the session has ended, and not just its actor."""
         row, context = self.row, self._context
-        await self._feed.flush()
         # A birth's caller may leave in the moment of the answer: what it never got is undone.
         if not self._is_on_record or cause == "caller_gone":
+            await context.launcher.discard(row.session_id)  # first: the ledger may refuse
             if cause == "caller_gone" or self._birth_error is not None:
                 await context.store.undo_session(row, cause=cause, at=context.now())
-        elif cause in LEFT_OPEN and row.can_resume:
+            return True
+        await self._line.debts.pay()
+        await self._feed.flush()
+        if cause in LEFT_OPEN and row.can_resume:
             return False
-        else:
-            event: AuditEvent = "sweep_close" if cause == "idle" else "close"
-            await context.store.close_session(
-                row.session_id, event=event, cause=cause, at=context.now()
-            )
+        event: AuditEvent = "sweep_close" if cause == "idle" else "close"
+        await context.store.close_session(
+            row.session_id, event=event, cause=cause, at=context.now()
+        )
         await context.launcher.discard(row.session_id)
         return True
