@@ -132,6 +132,7 @@ OPERATIONS: Final = (
         summary="Stream a session's events, from any number on, until it closes",
         asks=ReadEvents,
         answer=Page(b"", SSE),
+        headers={"Last-Event-ID": "The number of the last event that you have."},
         also_answers={NDJSON: "The same, one JSON object a line."},
         refusals=[
             SessionNotFound(),

@@ -159,6 +159,9 @@ def _path_parameters(operation: Operation) -> Iterator[Schema]:
 def _query_parameters(operation: Operation, schemas: Schemas) -> Iterator[Schema]:
     if operation.takes_key:
         yield KEY_PARAMETER
+    for name, words in operation.headers.items():
+        schema = {"type": "string"}
+        yield {"name": name, "in": "header", "description": words, "schema": schema}
     if operation.method == "POST":
         return
     for name, schema in schemas.fields(operation.asks).items():

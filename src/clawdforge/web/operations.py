@@ -76,7 +76,8 @@ class Operation:
     The rest is for the API description. ``example`` is a request's body, ``answer`` an example of
     the success, whose class is its schema. ``refusals`` are examples of what the handler refuses
     with, besides what any route may; ``failures`` are other bodies by status; ``also_answers`` are
-    further media types of the success, with a word on each.
+    further media types of the success, with a word on each; ``headers`` are those that the handler
+    reads besides.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -95,6 +96,7 @@ class Operation:
     failures: Mapping[int, object] = attrs.field(factory=dict)
     also_answers: Mapping[str, str] = attrs.field(factory=dict)
     links: Sequence[Link] = ()
+    headers: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def instance(self) -> str:
