@@ -113,7 +113,7 @@ async def test_a_failed_run_is_a_result(open_stage: OpenStage) -> None:
 async def test_a_runner_with_a_bug_does_not_stop_the_others(open_stage: OpenStage) -> None:
     """An exception is a failed run that shows none of its words; the next run works."""
     async with open_stage() as stage:
-        stage.runner.asked = None  # type: ignore[assignment]  # so that it raises
+        stage.runner.asked = None  # so that it raises
         done = await run(stage)
         assert (done.ok, done.stop_reason) == (False, "error")
         assert done.error == "the runner failed; see the log"
