@@ -139,7 +139,8 @@ class Launcher(Protocol):
         """Start an agent, shake hands, and stay until its whole process tree is proved dead.
 
         For ``nursery.start``. Raises AgentNotStarted (or AgentNotResumable) before ``started`` when
-        the agent does not come up; nothing of it is left then. Cancelling kills the tree, and the
+        the agent does not come up, CapacityError when the machine is too full for it; nothing of it
+        is left then. Cancelling kills the tree, and the
         cancellation is let through only when the tree is dead (shielded, bounded). A process that
         ends by itself makes this return; every call that waited on the agent is resolved first.
         The caller bounds the start with its own deadline.

@@ -16,12 +16,13 @@ import trio
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.ports import Agent, AgentExit, AgentSink, LaunchSpec, Started
 from clawdforge.domain.profiles import Transport
-from clawdforge.errors import AgentError, AgentNotStarted
+from clawdforge.errors import AgentError, CapacityError, ClawdforgeError
 from clawdforge.processes.acpx import AcpxAgent, acpx_command
 from clawdforge.processes.child import Child, ChildCommand, run_child
 from clawdforge.processes.direct import DirectAgent, direct_command
 from clawdforge.processes.hosting import HostedAgent
 from clawdforge.processes.lodging import Lodging
+from clawdforge.processes.scarcity import describe_failed_start
 
 MUTE_SECS: Final = 1.0
 """How long an agent may live on that has closed its output; one that ends needs milliseconds."""
@@ -44,7 +45,7 @@ class AgentLauncher:
         So AgentNotResumable comes from here, never from the first prompt.
         """
         command, agent = await trio.to_thread.run_sync(self._prepare, spec, sink)
-        failure: AgentError | None = None
+        failure: ClawdforgeError | None = None
         async with trio.open_nursery() as nursery:
             try:
                 child = await nursery.start(_host, command, agent, nursery)
@@ -52,8 +53,11 @@ class AgentLauncher:
                 folders = self.lodging.folders(spec.session_id)
                 await trio.to_thread.run_sync(folders.write_ticket, agent_session_id)
                 task_status.started(agent)
-            except AgentError as error:
+            except (AgentError, CapacityError) as error:
                 failure = error
+                agent.kill()
+            except OSError as error:
+                failure = describe_failed_start(spec.profile.name, "its directories", error)
                 agent.kill()
         if failure is not None:
             raise failure
@@ -89,8 +93,7 @@ async def _host(  # noqa: ASYNC128  # run_child calls started()
             task_status=task_status,
         )
     except OSError as error:
-        reason = error.strerror or "it could not be started"
-        raise AgentNotStarted(agent.name, reason) from error
+        raise describe_failed_start(agent.name, "its process", error) from error
     finally:
         is_over.set()
         agent.process_ended(end)

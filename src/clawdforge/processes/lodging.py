@@ -24,6 +24,7 @@ from clawdforge.domain.profiles import AgentProfile
 from clawdforge.errors import AgentNotResumable, AgentNotStarted
 from clawdforge.processes.marks import Incarnation
 from clawdforge.processes.runtime import REMEDIES, Part, Runtime, find_runtime, node_binary
+from clawdforge.processes.scarcity import describe_failed_start
 
 DEMO_AGENT: Final = Path(__file__).parents[1] / "testing" / "demo_agent.py"
 
@@ -136,7 +137,7 @@ class Lodging:
     def lodge(self, spec: LaunchSpec) -> Lodged:
         """Make the session's place, and say how its agent is started. Blocking.
 
-        Raises AgentNotStarted, and AgentNotResumable when there is nothing to take up.
+        Raises AgentNotStarted, MachineFull, and AgentNotResumable when there is nothing to take up.
         """
         profile, folders = spec.profile, self.folders(spec.session_id)
         argv = self.resolve_argv(profile)
@@ -144,8 +145,7 @@ class Lodging:
             folders.create()
             self._home(profile).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            reason = f"its directories: {error.strerror}"
-            raise AgentNotStarted(profile.name, reason) from error
+            raise describe_failed_start(profile.name, "its directories", error) from error
         ticket = folders.read_ticket() if spec.is_resuming else None
         if spec.is_resuming and ticket is None:
             raise AgentNotResumable(profile.name)
