@@ -27,6 +27,9 @@ from clawdforge.errors import StoreUnavailable
 
 log: Final = structlog.get_logger("clawdforge.feed")
 
+_write: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""One encoder for all events: ``json.dumps`` with options makes another each time."""
+
 RECENT_BYTES: Final = 1024 * 1024
 """What is kept in memory for readers that keep up; older events are read from the log."""
 
@@ -92,7 +95,7 @@ class Feed:
 
     def add(self, message: Message) -> None:
         """Number one message. Returns at once."""
-        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        text = _write(message)
         try:
             text.encode()
         except UnicodeEncodeError:  # a lone surrogate: JSON has a way to write it, UTF-8 has not

@@ -153,4 +153,8 @@ def _refusal(request_id: int, message: dict[str, Any]) -> Refusal:
 
 def _line(**fields: object) -> bytes:
     """One message. ASCII only: readers that break lines at U+2028 read it too."""
-    return json.dumps({"jsonrpc": "2.0", **fields}, separators=(",", ":")).encode("ascii") + b"\n"
+    return _ENCODER.encode({"jsonrpc": "2.0", **fields}).encode("ascii") + b"\n"
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+"""One for all lines: ``json.dumps`` with options makes another each time."""

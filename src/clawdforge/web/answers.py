@@ -308,7 +308,11 @@ def to_json(value: object) -> bytes:
 
 
 def _dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+"""One for all answers: ``json.dumps`` with options makes another each time."""
 
 
 def _to_plain(value: object) -> object:
