@@ -31,6 +31,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, LifespanState
 
 from clawdforge.domain.limits import MAX_CONNECTIONS
+from clawdforge.parser_refusals import with_problem
 from clawdforge.web.problems import CONTENT_TYPE, UNROUTED, Kind, Problem
 
 FLUSH_SECS: Final = 2.0
@@ -129,7 +130,7 @@ class BoundedTCPServer(TCPServer):
             return
         async with self.send_lock:
             try:
-                await send_bounded(_stream_of(self), event.data)
+                await send_bounded(_stream_of(self), with_problem(event.data))
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.protocol.handle(Closed())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from typing import Any
@@ -44,6 +45,28 @@ WEBSOCKET = (
 
 
 # --- the wedge ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        (["localhost:8800"], 200),
+        (["[::1]:8800"], 200),
+        ([""], 200),
+        (["x" * 500], 200),
+        (["a", "a"], 200),
+        (["a", "b"], 400),
+        (["[::1"], 400),
+        (["a b"], 400),
+        (["\xff"], 400),
+        (["a/b"], 400),
+    ],
+)
+async def test_hosts(hosts: list[str], status: int) -> None:
+    """Any host that can be one is served, whatever DNS would say; what can be none is 400."""
+    headers = [("Host", host) for host in hosts]
+    answer = await ask(make_edge(await make_service()), "GET", "/livez", headers=headers)
+    assert answer.status == status
 
 
 async def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,3 +310,26 @@ async def test_bug_is_logged_without_a_traceback() -> None:
         assert TOKEN not in text
         assert "/home" not in text
         assert ".py" not in text
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", 431),
+        (b"POST /run HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+    ],
+)
+async def test_what_is_no_http_is_a_problem_document_too(raw: bytes, status: int) -> None:
+    """The parser's own refusals are like ours, and the connection is closed."""
+    async with open_site(await make_service()) as site, await site.connect() as stream:
+        await stream.send_all(raw)
+        answered = await read_to_end(stream)
+    head, _, body = answered.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-type: application/problem+json" in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert json.loads(body)["status"] == status

@@ -59,6 +59,9 @@ STALL_SECS: Final = 30.0
 WORD_SECS: Final = 2.0
 """How long it may take to tell it so."""
 
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
+"""A Host header (RFC 9110, 7.2); anything else is 400 (RFC 9112, 3.2)."""
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -150,7 +153,7 @@ class Edge:
             exchange.scope.deadline = trio.current_time() + self._bound_secs
             try:
                 with exchange.scope:
-                    await self._app(scope, exchange.receive, exchange.send)
+                    await self._app(without_host(scope), exchange.receive, exchange.send)
             except Exception as error:  # noqa: BLE001 - the last line before the server's own log
                 _log.error("edge failed", error=type(error).__name__)
                 problem = describe_error(error)
@@ -281,7 +284,16 @@ def find_policy_fault(scope: Scope) -> Problem | None:
     if {b"content-length", b"transfer-encoding"} <= names:
         # Where the request ends is in doubt, and so is where the next one would begin.
         return describe_status(400, (("connection", "close"),))
+    hosts = {value for name, value in scope["headers"] if name.lower() == b"host"}
+    if len(hosts) > 1 or any(_HOST.fullmatch(host) is None for host in hosts):
+        return describe_status(400)
     return None
+
+
+def without_host(scope: Scope) -> Scope:
+    """The scope with a Host that the framework can take: it parses it, and fails on long names."""
+    others = [pair for pair in scope["headers"] if pair[0].lower() != b"host"]
+    return {**scope, "headers": [*others, (b"host", b"localhost")]}
 
 
 async def refuse_early(scope: Scope, receive: Receive, send: Send, error: ClawdforgeError) -> None:

@@ -9,7 +9,7 @@ from clawdforge.errors import FilesUnavailable
 from clawdforge.web.answers import FileKept
 from clawdforge.web.bodies import UploadFile
 from clawdforge.web.forms import Form
-from clawdforge.web.operations import SHORT_SECS, Call, Operation
+from clawdforge.web.operations import SHORT_SECS, Call, Link, Operation
 
 
 async def upload_file(call: Call[Form[UploadFile]]) -> FileKept:
@@ -26,6 +26,8 @@ def upload_secs(config: Config) -> float:
     return config.max_timeout_secs + SHORT_SECS
 
 
+EXPRESSION: Final = "$response.body#/file_token"
+
 OPERATIONS: Final = (
     Operation(
         method="POST",
@@ -38,5 +40,6 @@ OPERATIONS: Final = (
         bound_secs=upload_secs,
         answer=FileKept("ff_…", 3600, 5),
         refusals=[FilesUnavailable("no space left on device")],
+        links=[Link("run_once", body={"prompt": "Read it", "files": [EXPRESSION]})],
     ),
 )
