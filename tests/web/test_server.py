@@ -469,8 +469,8 @@ async def test_asgi_with_a_wrong_setting() -> None:
 
 def test_hypercorn_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings module gives Hypercorn our address, one worker and the drain as its patience."""
-    monkeypatch.setenv("CLAWDFORGE_DRAIN_SECS", "17")
-    monkeypatch.setenv("CLAWDFORGE_BIND", "127.0.0.1:8899")
+    settings = {"CLAWDFORGE_DRAIN_SECS": "17", "CLAWDFORGE_BIND": "127.0.0.1:8899"}
+    monkeypatch.setattr(os, "environ", settings)
     sys.modules.pop("clawdforge.hypercorn_conf", None)
     got = hypercorn.config.Config.from_object("clawdforge.hypercorn_conf")
     sys.modules.pop("clawdforge.hypercorn_conf", None)
