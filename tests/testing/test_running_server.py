@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -161,3 +162,29 @@ def test_without_a_runner_runs_are_fake() -> None:
     """No command is started: the prompt comes back."""
     with running_server() as server, client_of(server, server.mint("kitchen")) as client:
         assert client.post("/run", json={"prompt": "hello"}).json()["result"] == "You said: hello"
+
+
+def test_the_command_line_works_beside_a_running_server() -> None:
+    """A token minted there is good at once, one revoked is not; live work ends with the sweep."""
+    with running_server() as server:
+
+        def token(*words: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "clawdforge", "token", *words],
+                env={**os.environ, "CLAWDFORGE_DATA_DIR": str(server.config.data_dir)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            return done.stdout.strip()
+
+        with client_of(server, token("mint", "attic")) as client:
+            client.post("/sessions", json={"agent": "demo"}).raise_for_status()
+            assert "attic" in token("list")
+            token("revoke", "attic")
+            assert client.get("/sessions").status_code == 401
+        launcher = server.launcher
+        assert isinstance(launcher, FakeLauncher)
+        assert launcher.live == 1
+        server.sweep_once()
+        assert launcher.live == 0
