@@ -87,8 +87,8 @@ def crowd(world: World) -> None:
         if "session_id" in body:
             opened.append(Known(body["session_id"], "good"))
     world.sessions.update({known.session_id: known for known in opened})
-    if len(world.sessions) > SLOTS:
-        raise ChaosFailed("more sessions than the cap allows")
+    if (slots := world.call("GET", "/healthz")["open_sessions"]) > SLOTS:
+        raise ChaosFailed(f"{slots} live sessions are more than the cap allows")
     for known in opened:
         world.close(known)
 
