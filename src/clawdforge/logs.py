@@ -11,6 +11,20 @@ import structlog
 LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 
 
+FIELD_CHARACTERS: Final = 1000
+"""The most that is logged of one field: a method or a reason may be as long as its sender likes."""
+
+
+def bound_fields(
+    _logger: object, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Cut long texts, so that a line of the log has a bound whatever a caller or an agent says."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > FIELD_CHARACTERS:
+            event[key] = value[: FIELD_CHARACTERS - 1] + "…"
+    return event
+
+
 def configure_logs(
     form: Literal["auto", "json", "text"], *, level: Literal["info", "warning"] = "info"
 ) -> None:
@@ -26,6 +40,7 @@ def configure_logs(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            bound_fields,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
