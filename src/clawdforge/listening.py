@@ -17,8 +17,8 @@ SETTING: Final = "CLAWDFORGE_BIND"
 BACKLOG: Final = 128
 
 UNREAD_SECS: Final = 45
-"""A client that takes nothing for so long is cut off by the kernel. Longer than the 30 s after which
-a live answer is ended with a word, so that the word is there for a client that comes back."""
+"""A client that takes nothing for so long is cut off by the kernel. Longer than the 30 s after
+which a live answer ends with a word, so that the word is there for a client that comes back."""
 
 
 def bind_listener(bind: str) -> socket.socket:

@@ -54,7 +54,7 @@ LINGER_BYTES: Final = 64 * 1024 * 1024
 """How long, and how much of, the rest of a body is taken after an early answer."""
 
 STALL_SECS: Final = 30.0
-"""A client that takes nothing of a live answer for so long is cut off (HTTP contract, streaming)."""
+"""A client that takes nothing of a live answer for so long is cut off (HTTP contract, part 2)."""
 
 WORD_SECS: Final = 2.0
 """How long it may take to tell it so."""
@@ -224,7 +224,7 @@ class Exchange:
             outflow.is_stalled = True
 
     def _begin(self, status: int) -> None:
-        """The answer begins: nobody wants the rest of the body. A live one ends by its own rules."""
+        """The answer begins: nobody wants the body's rest. A live one ends by its own rules."""
         self.trace.status = status
         if self.trace.outflow is not None:
             self.scope.deadline = math.inf

@@ -57,7 +57,7 @@ class Trace:
         return trace
 
     def header(self, name: str) -> str | None:
-        """The header of that name (in lower case), all its lines joined; None when there is none."""
+        """The header of that name (in lower case), its lines joined; None when there is none."""
         lines = [value for key, value in self.headers if key == name]
         return ", ".join(lines) if lines else None
 
