@@ -135,6 +135,11 @@ async def run_in_place(function: Callable[..., Result], /, *args: object) -> Res
 @pytest.fixture
 def open_stage(tmp_path: Path) -> OpenStage:
     """Opens a stage. Its modules run in virtual time."""
+    return stage_in(tmp_path)
+
+
+def stage_in(folder: Path) -> OpenStage:
+    """Opens stages whose uploaded files are in ``folder``."""
 
     @asynccontextmanager
     async def opening(
@@ -145,7 +150,7 @@ def open_stage(tmp_path: Path) -> OpenStage:
         runner = FakeRunner()
         shelf = DiskShelf(
             store=store,
-            folder=tmp_path / "files",
+            folder=folder / "files",
             max_bytes=1000,
             now=wall.now,
             run_sync=run_in_place,

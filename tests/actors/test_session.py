@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -19,6 +21,7 @@ from clawdforge.errors import (
     SessionClosed,
     StoreUnavailable,
 )
+from clawdforge.store.memory import MemoryStore
 from tests.actors.conftest import OpenStage, Stage
 
 pytestmark = pytest.mark.virtual_time
@@ -307,6 +310,26 @@ async def test_hanging_up_on_a_creation_undoes_it(open_stage: OpenStage) -> None
             ("create", None),
             ("close", "caller_gone"),
         ]
+
+
+async def test_a_creation_whose_caller_leaves_with_the_answer_is_undone(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written but never received is gone again: row, slot and process."""
+    add = MemoryStore.add_session
+    async with open_stage() as stage:
+        asked = stage.ask(stage.open)
+
+        async def add_and_lose_the_caller(*args: Any) -> None:
+            await add(*args)
+            asked.hang_up()
+
+        monkeypatch.setattr(MemoryStore, "add_session", add_and_lose_the_caller)
+        await asked.done.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked.answer is None
+        assert (stage.store.sessions, stage.launcher.live) == ({}, 0)
+        assert stage.service.open_sessions == 0
 
 
 async def test_a_creation_that_cannot_be_written_leaves_nothing(open_stage: OpenStage) -> None:
