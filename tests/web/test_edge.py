@@ -11,6 +11,7 @@ import attrs
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from clawdforge import server
 from clawdforge.config import Config
@@ -251,6 +252,31 @@ async def test_both_lengths_close_the_connection() -> None:
             answers = await read_to_end(stream)
     assert answers.count(b"HTTP/1.1 ") == 1
     assert service.asked == []
+
+
+async def test_only_so_many_large_bodies_at_once() -> None:
+    """With four of the largest in hand the fifth is told 503, a small one is let in; then it is."""
+    large, small = {"prompt": "x" * 900_000}, {"prompt": "x"}
+    config = Config(admin_token=ADMIN, max_body_bytes=1_000_000)
+    service = await make_service(config=config, holds=True)
+    edge, held = make_edge(service), 4
+    async with trio.open_nursery() as nursery:
+
+        async def turn(body: object) -> None:
+            answer = await ask(edge, "POST", TURN, headers=bearer(), body=body)
+            assert answer.status == 200
+
+        for _ in range(held):
+            nursery.start_soon(turn, large)
+        nursery.start_soon(turn, small)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(service.asked) == held + 1
+        refused = await ask(edge, "POST", TURN, headers=bearer(), body=large)
+        assert refused.status == 503
+        assert int(refused.header("retry-after") or 0) > 0
+        service.released.set()
+    again = await ask(edge, "POST", TURN, headers=bearer(), body=large)
+    assert again.status == 200
 
 
 async def test_connections_over_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
