@@ -32,6 +32,7 @@ from clawdforge.domain.runs import RunRequest, RunResult
 from clawdforge.domain.sweeping import SweepCounts
 from clawdforge.domain.turns import CancelReceipt, TurnResult, TurnTarget
 from clawdforge.errors import ShuttingDown
+from clawdforge.protocol.menus import Menus
 from clawdforge.reception import Reception
 from clawdforge.web.service import NewRun, NewSession, NewTurn, TurnTicket, Versions
 
@@ -117,6 +118,10 @@ class LiveService:
     def is_live(self, session_id: SessionId) -> bool:
         """Whether an actor holds this session."""
         return self._pool.lookup(session_id) is not None
+
+    def menus(self, session_id: SessionId) -> Menus:
+        """See the protocol."""
+        return self._pool.menus(session_id)
 
     # --- sessions and turns -----------------------------------------------------------------------
 

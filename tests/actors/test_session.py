@@ -21,6 +21,7 @@ from clawdforge.errors import (
     SessionClosed,
     StoreUnavailable,
 )
+from clawdforge.protocol.menus import Choice, Menu, Menus
 from clawdforge.store.memory import MemoryStore
 from tests.actors.conftest import OpenStage, Stage
 
@@ -431,3 +432,21 @@ async def test_text_of_a_long_turn_outlives_its_events(open_stage: OpenStage) ->
         assert result.stop_reason == "end_turn"
         assert "part 0" in result.text
         assert "result" in result.events[-1]
+
+
+async def test_what_an_agent_offers_is_known_while_it_lives(open_stage: OpenStage) -> None:
+    """From its handshake, with the model that was asked for, and as its updates change it."""
+    async with open_stage() as stage:
+        choices = (Choice("opus", "Opus"), Choice("haiku", "Haiku"))
+        stage.launcher.menus = Menus(Menu("opus", choices), Menu("plan", (Choice("plan", "Plan"),)))
+        session = await stage.open(model="haiku")
+        menus = stage.service.menus(session)
+        assert menus.models == Menu("haiku", choices)
+        stage.launcher.agents[0].update(
+            {"sessionUpdate": "current_mode_update", "currentModeId": "go"}
+        )
+        menus = stage.service.menus(session)
+        assert menus.modes is not None
+        assert menus.modes.current == "go"
+        await stage.service.close_session(session, AppName("kitchen"))
+        assert stage.service.menus(session) == Menus()

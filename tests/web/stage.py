@@ -21,6 +21,7 @@ from clawdforge.domain.questions import PendingPermission
 from clawdforge.domain.runs import RunResult
 from clawdforge.domain.turns import CancelReceipt, TurnResult, TurnTarget
 from clawdforge.errors import SessionNotFound
+from clawdforge.protocol.menus import NO_MENUS, Menus
 from clawdforge.server import serve_app
 from clawdforge.store.files import DiskShelf
 from clawdforge.store.memory import MemoryStore
@@ -84,6 +85,7 @@ class FakeService:
     drain_requested: trio.Event = attrs.field(factory=trio.Event)
     has_stopped: bool = False
     live: set[str] = attrs.field(factory=set)
+    offered: Menus = NO_MENUS
     asked: list[Any] = attrs.field(factory=list)
     holds: bool = False
     entered: trio.Event = attrs.field(factory=trio.Event)
@@ -110,6 +112,9 @@ class FakeService:
 
     def is_live(self, session_id: SessionId) -> bool:
         return session_id in self.live
+
+    def menus(self, session_id: SessionId) -> Menus:
+        return self.offered if session_id in self.live else NO_MENUS
 
     async def create_session(self, request: NewSession) -> SessionRow:
         await self._take(request)

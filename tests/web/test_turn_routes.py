@@ -19,6 +19,7 @@ from clawdforge.errors import (
     PermissionNotFound,
     TurnNotFound,
 )
+from clawdforge.protocol.menus import Choice, Menu, Menus
 from clawdforge.web.app import make_edge
 from clawdforge.web.history import SHOWN_CHARACTERS
 from clawdforge.web.service import NewTurn
@@ -321,3 +322,20 @@ async def test_a_decision_that_comes_to_nothing_says_why(
     service = await make_service(fails_with=error)
     answer = await ask_as_app(service, "POST", f"{BASE}/permissions/r1", {"option_id": "allow"})
     assert (answer.status, answer.json["detail"]) == (status, str(error))
+
+
+# --- what an agent offers -------------------------------------------------------------------------
+
+
+async def test_models_and_modes_are_shown_when_known() -> None:
+    """Of a live session whose agent has said so; otherwise the answer is as it was."""
+    offered = Menus(models=Menu("opus", (Choice("opus", "Opus"),)))
+    service = await make_service(offered=offered)
+    assert "models" not in (await ask_as_app(service, "GET", BASE)).json
+    service.live.add(SESSION)
+    answer = (await ask_as_app(service, "GET", BASE)).json
+    assert answer["models"] == {
+        "current": "opus",
+        "available": [{"id": "opus", "name": "Opus"}],
+    }
+    assert "modes" not in answer

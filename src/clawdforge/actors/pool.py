@@ -31,6 +31,7 @@ from clawdforge.domain.keys import IdempotencyKey, same_request
 from clawdforge.domain.ports import SessionRow
 from clawdforge.domain.sweeping import LiveSession
 from clawdforge.errors import CapacityError, ClawdforgeError
+from clawdforge.protocol.menus import NO_MENUS, Menus
 
 MAILBOX: Final = 1024
 """Messages are handled without waiting, so this many requests may arrive in one scheduler tick."""
@@ -69,6 +70,11 @@ class PoolActor:
         """Every live session that has a row."""
         facts = ((key, actor.live) for key, actor in self._sessions.items())
         return {key: fact for key, fact in facts if fact is not None}
+
+    def menus(self, session_id: SessionId) -> Menus:
+        """What the agent of a live session offers; nothing when it does not live."""
+        actor = self._sessions.get(session_id)
+        return NO_MENUS if actor is None else actor.menus
 
     def __repr__(self) -> str:
         return f"<PoolActor {self.count} of {self.limit} live>"

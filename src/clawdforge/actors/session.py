@@ -45,7 +45,8 @@ from clawdforge.errors import (
     SessionGone,
     StoreUnavailable,
 )
-from clawdforge.protocol.acp import is_output
+from clawdforge.protocol.acp import is_output, update_of
+from clawdforge.protocol.menus import NO_MENUS, Menus
 
 log: Final = structlog.get_logger("clawdforge.session")
 
@@ -84,6 +85,7 @@ class SessionActor:
         self._cause: str | None = None
         self._closers: list[CloseSession] = []
         self._retries: list[JoinBirth] = []
+        self._menus: Menus | None = None
 
     @property
     def live(self) -> LiveSession | None:
@@ -95,6 +97,15 @@ class SessionActor:
     @property
     def _is_busy(self) -> bool:
         return len(self._line) > 0
+
+    @property
+    def menus(self) -> Menus:
+        """The models and modes that its agent offers; empty before it has said so."""
+        agent = self._line.keeper.agent
+        if agent is not None and self._menus is None:
+            model = self.row.model or self._line.keeper.spec.profile.model
+            self._menus = agent.info.menus.with_model(model)
+        return self._menus or NO_MENUS
 
     def __repr__(self) -> str:
         doing = self._cause or ("working" if self._line.working else "idle")
@@ -221,11 +232,19 @@ class SessionActor:
     def on_event(self, message: Message, size_bytes: int) -> None:
         """Updates between turns belong to the session; no turn has them."""
         self._feed.add(message)
+        update = update_of(message)
+        if update is not None:
+            self._follow_menus(update)
         turn = self._line.working
         if turn is not None:
             turn.transcript.add(message, size_bytes)
             if is_output(message):
                 turn.silence.heard()
+
+    def _follow_menus(self, update: Message) -> None:
+        now = self.menus.after(update)
+        if self._menus is not None:  # else the agent has not been met yet
+            self._menus = now
 
     def on_skipped(self, count: int) -> None:
         """Count what was no message."""

@@ -19,6 +19,7 @@ from clawdforge.domain.ids import AgentName, AppName, SessionId
 from clawdforge.domain.keys import IdempotencyKey, KeyBook
 from clawdforge.domain.profiles import AgentProfile, Permissions
 from clawdforge.domain.runs import RunLog
+from clawdforge.protocol.menus import NO_MENUS, Menus
 
 Value_contra = TypeVar("Value_contra", contravariant=True)
 
@@ -50,6 +51,7 @@ class AgentInfo:
     can_resume: bool
     name: str | None = None
     version: str | None = None
+    menus: Menus = NO_MENUS
 
 
 @attrs.frozen
@@ -77,11 +79,10 @@ class AgentSink(Protocol):
     """
 
     def on_event(self, message: Message, size_bytes: int) -> None:
-        """One message from the agent about a turn or the session, in order.
+        """One message from the agent about a turn or the session, in order, and its wire length.
 
         These are ``session/update``, the agent's own requests, and the response to
         ``session/prompt``; never the handshake, never what we sent (HTTP contract, turn events).
-        ``size_bytes`` is its length on the wire.
         """
 
     def on_skipped(self, count: int) -> None:
@@ -285,8 +286,7 @@ class Store(EventLog, KeyBook, RunLog, Protocol):
     async def add_session(self, row: SessionRow, key: IdempotencyKey | None = None) -> None:
         """Write the row and the audit event ``create``. The same id again is a no-op.
 
-        Raises IdempotencyKeyTaken when the app has created another session under ``key`` within
-        CREATION_KEY_SECS; nothing is written then.
+        Raises IdempotencyKeyTaken: under ``key`` the app has created another session.
         """
 
     async def find_session(self, session_id: SessionId, app: AppName) -> SessionRow | None:
@@ -317,8 +317,7 @@ class Store(EventLog, KeyBook, RunLog, Protocol):
     async def begin_turn(self, start: TurnStart) -> None:
         """Write the turn, set the session's turn_count and last_turn_at; same index: a no-op.
 
-        Raises SessionClosed when the row is closed, SessionNotFound when it is missing, and
-        IdempotencyKeyTaken when the key stands for another turn of the session.
+        Raises SessionClosed, SessionNotFound, IdempotencyKeyTaken (another turn has the key).
         """
 
     async def end_turn(self, end: TurnEnd, batch: EventBatch | None = None) -> bool:

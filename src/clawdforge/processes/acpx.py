@@ -21,6 +21,7 @@ from clawdforge.processes.hosting import HostedAgent
 from clawdforge.processes.lodging import Lodged, Lodging
 from clawdforge.processes.pending import Pending
 from clawdforge.processes.runtime import HOST, REMEDIES, node_binary
+from clawdforge.protocol.menus import read_menus
 from clawdforge.protocol.ndjson import parse_line
 from clawdforge.protocol.prompt import format_prompt_with_files
 
@@ -52,7 +53,12 @@ class Opened:
 
     def __init__(self, line: Mapping[str, Any]) -> None:
         self.agent_session_id = str(line["agent_session_id"])
-        self.info = AgentInfo(bool(line["can_resume"]), _word(line["name"]), _word(line["version"]))
+        self.info = AgentInfo(
+            bool(line["can_resume"]),
+            _word(line["name"]),
+            _word(line["version"]),
+            read_menus(line["offers"]),
+        )
 
 
 class AcpxAgent(HostedAgent):

@@ -26,6 +26,7 @@ from clawdforge.protocol.acp_client import (
     session_params,
     take_up_method,
 )
+from clawdforge.protocol.menus import read_menus
 
 Json = Mapping[str, Any]
 
@@ -76,7 +77,8 @@ async def shake_hands(ask: Ask, lodged: Lodged) -> Session:
             raise AgentNotStarted(name, "it asks for a login") from None
         raise AgentNotStarted(name, plain_reason(refusal.reason, hidden=lodged.hidden)) from None
     can_resume = take_up_method(offer) is not None
-    return Session(session_id, AgentInfo(can_resume, offer.name, offer.version), offer.takes_images)
+    info = AgentInfo(can_resume, offer.name, offer.version, read_menus(opened))
+    return Session(session_id, info, offer.takes_images)
 
 
 async def _open(ask: Ask, lodged: Lodged, offer: Offer) -> tuple[str, Json]:

@@ -37,6 +37,7 @@ from clawdforge.errors import (
     ClawdforgeError,
 )
 from clawdforge.protocol.acp import stop_reason_of
+from clawdforge.protocol.menus import Menus
 from clawdforge.testing.demo_agent import parse_prompt, text_update, updates_of
 
 DEATH_SECS: Final = 60.0
@@ -62,7 +63,7 @@ class FakeLauncher:
 
     ``next_turn_events``: ACP messages handed back unchanged as the next turn's events, its stop
     reason taken from the response among them; one turn uses them up. ``starting``: how starts go
-    from now on. ``is_deaf``: no agent hears a cancel. ``can_resume``: what agents offer. All of it
+    from now on. ``is_deaf``: no agent hears a cancel. ``can_resume``, ``menus``: what they offer. All of it
     may be set at any time; ``release_…`` must be called in the thread that runs Trio.
     """
 
@@ -71,6 +72,7 @@ class FakeLauncher:
         self.starting: Literal["works", "fails", "hangs"] = "works"
         self.is_deaf = False
         self.can_resume = can_resume
+        self.menus = Menus()
         self.live = 0
         self.agents: list[FakeAgent] = []
         self.discarded: list[SessionId] = []
@@ -193,7 +195,7 @@ class FakeAgent:
         self._sink = sink
         self._turn: FakeTurn | None = None
         self._decisions: dict[str, trio.MemorySendChannel[str | None]] = {}
-        self._info = AgentInfo(launcher.can_resume, "fake", "1")
+        self._info = AgentInfo(launcher.can_resume, "fake", "1", launcher.menus)
 
     @property
     def info(self) -> AgentInfo:

@@ -16,6 +16,7 @@ from clawdforge.domain.ports import AppRow, Ending, SessionRow
 from clawdforge.domain.questions import PendingPermission
 from clawdforge.domain.runs import RunResult
 from clawdforge.domain.turns import How, TurnResult
+from clawdforge.protocol.menus import NO_MENUS, Menu, Menus
 
 OMITTED: Final[Any] = object()
 """The value of a field that is left out of the body."""
@@ -54,7 +55,10 @@ class SessionCreated:
 
 @attrs.frozen(kw_only=True)
 class SessionView:
-    """One session as its app sees it."""
+    """One session as its app sees it.
+
+    ``models`` and ``modes`` are what its agent offers, in one session's answer and if it is known.
+    """
 
     session_id: str
     agent: str
@@ -65,9 +69,11 @@ class SessionView:
     closed_at: int | None
     live: bool
     meta: Mapping[str, Any]
+    models: Menu = OMITTED
+    modes: Menu = OMITTED
 
     @classmethod
-    def of(cls, row: SessionRow, *, is_live: bool) -> SessionView:
+    def of(cls, row: SessionRow, *, is_live: bool, menus: Menus = NO_MENUS) -> SessionView:
         """The view of a row; ``is_live`` says whether an actor holds it now."""
         return cls(
             session_id=row.session_id,
@@ -79,6 +85,8 @@ class SessionView:
             closed_at=row.closed_at,
             live=is_live,
             meta=row.meta,
+            models=menus.models or OMITTED,
+            modes=menus.modes or OMITTED,
         )
 
 

@@ -22,6 +22,7 @@ from clawdforge.domain.profiles import Permissions
 from clawdforge.domain.questions import PendingPermission
 from clawdforge.domain.runs import Effort, RunResult, SystemMode
 from clawdforge.domain.turns import CancelReceipt, OnDisconnect, TurnResult, TurnTarget
+from clawdforge.protocol.menus import Menus
 
 
 @attrs.frozen(kw_only=True)
@@ -144,6 +145,9 @@ class Service(Protocol):
 
     def is_live(self, session_id: SessionId) -> bool:
         """Whether an actor holds this session now."""
+
+    def menus(self, session_id: SessionId) -> Menus:
+        """The models and modes that the agent of a live session offers; none when unknown."""
 
     async def create_session(self, request: NewSession) -> SessionRow:
         """Start an agent and open a session on it; answers when the agent has shaken hands.

@@ -81,7 +81,8 @@ async def show_session(call: Call[Nothing]) -> SessionView:
     row = await call.service.store.find_session(session_id, call.app)
     if row is None:
         raise SessionNotFound
-    return SessionView.of(row, is_live=call.service.is_live(session_id))
+    is_live, menus = call.service.is_live(session_id), call.service.menus(session_id)
+    return SessionView.of(row, is_live=is_live, menus=menus)
 
 
 async def close_session(call: Call[Nothing]) -> Done:

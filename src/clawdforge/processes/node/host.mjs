@@ -9,7 +9,8 @@
 //        cancel      turn                                                (another turn's: a no-op)
 //        answer      request_id, option_id (null: cancelled)
 //   out  spawned     pid
-//        opened      agent_session_id, can_resume, name, version
+//        opened      agent_session_id, can_resume, name, version,
+//                    offers: models, modes, configOptions as the agent gave them, if it did
 //        acp         message: what the agent wrote, byte for byte
 //        skipped     count: lines that were not JSON objects, or longer than max_line_bytes
 //        permission  request_id, tool_call, options                      (mode `ask` only)
@@ -118,7 +119,7 @@ function parseObject(line) {
 class Wire {
   constructor() {
     Object.assign(this, { initializeId: undefined, initialized: undefined, isOpen: false });
-    Object.assign(this, { openingId: undefined, openingError: undefined });
+    Object.assign(this, { openingId: undefined, openingError: undefined, offers: {} });
     Object.assign(this, { promptId: undefined, promptError: undefined });
   }
 
@@ -139,6 +140,8 @@ class Wire {
       sendVerbatim(line);
     } else if (message.id === this.openingId) {
       this.isOpen = "result" in message;
+      const { models, modes, configOptions } = message.result ?? {};
+      this.offers = { models, modes, configOptions };
       this.openingError = message.error;
     }
   }
@@ -267,6 +270,7 @@ class Session {
       can_resume: canResume(initialized),
       name: initialized.agentInfo?.name ?? null,
       version: initialized.agentInfo?.version ?? null,
+      offers: this.wire.offers,
     });
     module.flushCompileCache?.(); // a killed process writes none
   }
