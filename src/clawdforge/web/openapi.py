@@ -57,7 +57,8 @@ KEY_PARAMETER: Final[Schema] = {
     "required": False,
     "description": "Your own name for this request: sent again with the same fields, it gets the"
     " same answer, and nothing is done twice.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    # Spaces at either end are no part of a header's value (RFC 9110, 5.5).
+    "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 
 FAULT: Final[Schema] = {
