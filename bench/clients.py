@@ -11,7 +11,7 @@ import json
 import selectors
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -113,7 +113,7 @@ class HttpChannel:
     def __init__(self, address: tuple[str, int], request: bytes, *, is_stream: bool) -> None:
         self._socket = socket.create_connection(address, PATIENCE_SECS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._request, self._is_stream = request, is_stream
+        self.request, self._is_stream = request, is_stream
         self._held = b""
         self._tail = b""
         self._has_first = False
@@ -131,7 +131,7 @@ class HttpChannel:
         """Ask."""
         self._held = self._tail = b""
         self._has_first = False
-        self._socket.sendall(self._request)
+        self._socket.sendall(self.request)
 
     def take(self) -> tuple[bool, bool]:
         """Read; a stream's end is its last chunk, any other's its length."""
@@ -178,7 +178,7 @@ def request_bytes(
 
 @attrs.frozen
 class Caller:
-    """One-off requests to one server, outside of what is measured."""
+    """Requests to one server, each on a connection of its own unless ``kept`` gives one."""
 
     address: tuple[str, int]
     headers: tuple[tuple[str, str], ...] = ()
@@ -189,6 +189,18 @@ class Caller:
         with self.channel(request) as channel:
             drive([channel], 1)
             return json.loads(channel.last_body)
+
+    @contextmanager
+    def kept(self) -> Iterator[Callable[[str, str, object], Any]]:
+        """Ask again and again on one connection."""
+        with self.channel(b"") as channel:
+
+            def ask(method: str, path: str, body: object) -> Any:  # noqa: ANN401  # JSON
+                channel.request = request_bytes(method, path, headers=self.headers, body=body)
+                drive([channel], 1)
+                return json.loads(channel.last_body)
+
+            yield ask
 
     @contextmanager
     def channel(self, request: bytes, *, is_stream: bool = False) -> Iterator[HttpChannel]:

@@ -55,7 +55,7 @@ def main(database: str) -> None:
         )
         if database:
             shutil.copyfile(database, config.database_path)
-        configure_logs(config)
+        configure_logs(config.log)
         trio.run(serve, claim_process(config))
 
 

@@ -37,7 +37,7 @@ def test_every_command_is_documented() -> None:
 
 def test_every_profile_key_is_documented() -> None:
     """The operators' page has a row for each key that is supported."""
-    supported = set(AGENT_READERS) - {"warm"}
+    supported = set(AGENT_READERS)
     assert [key for key in sorted(supported) if f"\n| `{key}` |" not in OPERATIONS] == []
 
 

@@ -199,7 +199,8 @@ def test_runs_have_a_command_of_their_own(tmp_path: Path) -> None:
         ("[agents.demo]\npermissions = 'all'", "permissions must be one of"),
         ("[agents.demo]\npermissions_allowed = ['ask']", "permissions_allowed does not hold"),
         ("[agents.demo]\ntransport = 'http'", "transport must be one of acpx"),
-        ("[agents.demo]\nwarm = 1", "warm is not supported"),
+        ("[agents.demo]\nwarm = -1", "warm must be"),
+        ("[agents.demo]\nwarm = true", "warm must be"),
         ("[agents.demo]\ncolour = 'red'", "colour is no key"),
     ],
 )

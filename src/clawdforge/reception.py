@@ -30,7 +30,7 @@ from clawdforge.actors.pool import PoolActor
 from clawdforge.actors.ticket import StoredTicket, TurnTicket
 from clawdforge.domain.admission import RETRY_DRAINING_SECS
 from clawdforge.domain.answers import result_of
-from clawdforge.domain.ids import AgentName, AppName, SessionId
+from clawdforge.domain.ids import SESSION_ID_BYTES, AgentName, AppName, SessionId
 from clawdforge.domain.keys import CREATION_KEY_SECS, IdempotencyKey, same_request
 from clawdforge.domain.ports import SessionRow, TurnRow
 from clawdforge.domain.questions import PendingPermission
@@ -45,9 +45,6 @@ from clawdforge.errors import (
     TurnNotFound,
 )
 from clawdforge.web.service import NewSession, NewTurn
-
-SESSION_ID_BYTES: Final = 24
-"""Random bytes of a session id: 192 bits, 32 characters."""
 
 TRIES: Final = 3
 """Under one key two requests can miss each other once; a third look finds what the first did."""

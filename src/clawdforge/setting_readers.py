@@ -188,8 +188,3 @@ def read_agent_name(value: object) -> str:
     if not AGENT_NAME.fullmatch(read_text(value)):
         raise ValueError("is no name of an agent")
     return str(value)
-
-
-def read_not_yet(value: object) -> object:
-    """A key of the settings page that this version does not know how to honour."""
-    raise ValueError("is not supported by this version")

@@ -30,7 +30,6 @@ from clawdforge.setting_readers import (
     read_folder,
     read_model,
     read_networks,
-    read_not_yet,
     read_set_env,
     read_span_or_off,
     read_switch,
@@ -238,6 +237,6 @@ AGENT_READERS: Final[Mapping[str, Reader]] = {
     "permissions": choice(*PERMISSIONS),
     "permissions_allowed": lambda value: tuple(map(choice(*PERMISSIONS), read_texts(value))),
     "transport": choice(*TRANSPORTS),
-    "warm": read_not_yet,
+    "warm": whole(0, 1000),
     "run": _read_run,
 }

@@ -6,21 +6,34 @@ It runs the tree in the session actor's nursery, so that the actor's end is the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import attrs
 import trio
 
 from clawdforge.actors.starts import Starts
-from clawdforge.domain.ports import Agent, AgentExit, AgentSink, Launcher, LaunchSpec
+from clawdforge.actors.warm import WarmTree
+from clawdforge.domain.ports import Agent, AgentExit, AgentSink, Launcher, LaunchSpec, Started
 from clawdforge.errors import AgentNotStarted
+
+
+class RunAgent(Protocol):
+    """Starts or takes over a process tree and stays until it is proved dead."""
+
+    async def __call__(  # noqa: ASYNC114  # its names are run_agent and adopt
+        self, sink: AgentSink, *, task_status: Started[Agent]
+    ) -> AgentExit:
+        """See ``Launcher.run_agent``."""
 
 
 @attrs.define(eq=False)
 class AgentKeeper:
     """Starts, holds and kills the agent of one session.
 
-    ``was_asked`` says that there is a conversation, which the next tree must take up. ``on_exit``
-    is called when a tree is proved dead, whoever ended it. ``nursery`` is set before the first use.
+    ``warm`` is a tree that waits to be this session's first. ``was_asked`` says that there is a
+    conversation, which the next tree must take up. ``on_exit`` is called when a tree is proved
+    dead, whoever ended it. ``nursery`` is set before the first use.
     """
 
     launcher: Launcher
@@ -29,6 +42,7 @@ class AgentKeeper:
     on_exit: Callable[[AgentExit], None]
     spec: LaunchSpec
     starts: Starts
+    warm: WarmTree | None = None
     nursery: trio.Nursery = attrs.field(init=False)
     was_asked: bool = False
     agent: Agent | None = None
@@ -44,14 +58,20 @@ class AgentKeeper:
         if self.agent is not None:
             return self.agent
         await self._prove_dead()
+        warm, self.warm = self.warm, None
+        if warm is not None and warm.is_alive:
+            return await self._start(warm.adopt)
         spec = attrs.evolve(self.spec, is_resuming=self.was_asked)
         async with self.starts.one(spec.profile.name, within_secs=self.start_secs):
             with trio.move_on_after(self.start_secs):
-                agent: Agent = await self.nursery.start(self._host, spec)
-                if self._dead is not None and not self._dead.is_set():  # it may have died meanwhile
-                    self.agent = agent
-                return agent
+                return await self._start(partial(self.launcher.run_agent, spec))
             raise AgentNotStarted(spec.profile.name, f"no handshake within {self.start_secs:g} s")
+
+    async def _start(self, run_agent: RunAgent) -> Agent:
+        agent: Agent = await self.nursery.start(self._host, run_agent)
+        if self._dead is not None and not self._dead.is_set():  # it may have died meanwhile
+            self.agent = agent
+        return agent
 
     async def kill(self) -> None:
         """Kill the tree and wait until it is proved dead (the launcher bounds that)."""
@@ -64,11 +84,11 @@ class AgentKeeper:
             await self._dead.wait()
 
     async def _host(  # noqa: ASYNC128 - run_agent calls started()
-        self, spec: LaunchSpec, *, task_status: trio.TaskStatus[Agent] = trio.TASK_STATUS_IGNORED
+        self, run_agent: RunAgent, *, task_status: trio.TaskStatus[Agent]
     ) -> None:
         self._dead = trio.Event()
         try:
-            end = await self.launcher.run_agent(spec, self.sink, task_status=task_status)
+            end = await run_agent(self.sink, task_status=task_status)
         finally:
             self.agent = None
             self._dead.set()

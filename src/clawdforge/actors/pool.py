@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, assert_never
 
+import attrs
 import trio
 
 from clawdforge.actors.context import SessionContext
@@ -25,6 +26,7 @@ from clawdforge.actors.messages import (
 )
 from clawdforge.actors.session import SessionActor
 from clawdforge.actors.supervisor import ChildSpec, Report, run_child
+from clawdforge.actors.warm import WarmShelf, WarmTree
 from clawdforge.domain.admission import refuse_admission
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.keys import IdempotencyKey, same_request
@@ -40,7 +42,8 @@ MAILBOX: Final = 1024
 class PoolActor:
     """All live sessions.
 
-    Owns: the registry (id to actor), the cap ``limit`` (max children), the sessions' nursery.
+    Owns: the registry (id to actor), the cap ``limit`` (max children), the sessions' nursery, the
+    shelf of warm trees.
     Accepts: OpenSession, ActivateSession, CloseAll.
     Stops when: its supervisor cancels it; every session ends with it.
     If it crashes: all sessions end (their clean-up runs), and it starts again empty.
@@ -53,6 +56,7 @@ class PoolActor:
         self._context = context
         self._report = report
         self._sessions: dict[SessionId, SessionActor] = {}
+        self.warm = WarmShelf(context, self._room)
 
     # --- the registry, read by anyone -------------------------------------------------------------
 
@@ -84,6 +88,7 @@ class PoolActor:
     async def run(self) -> None:
         """Live until cancelled. The only place that reads the mailbox."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.warm.run)
             while True:
                 message = await self.mailbox.receive()
                 with answering(message):
@@ -92,8 +97,8 @@ class PoolActor:
     def _handle(self, message: PoolMail, nursery: trio.Nursery) -> None:
         match message:
             case OpenSession(row, key, reply):
-                if not self._join_birth(row, key, reply) and not self._refuse(row, reply):
-                    self._start(row, message, nursery)
+                if not self._join_birth(row, key, reply):
+                    self._open(row, message, nursery)
             case ActivateSession(row, reply):
                 ref = self.lookup(row.session_id)
                 if ref is not None:
@@ -109,8 +114,10 @@ class PoolActor:
         self, row: SessionRow, key: IdempotencyKey | None, reply: Reply[SessionRow]
     ) -> bool:
         """Pass a retry on to the actor whose creation came under the same key, if there is one."""
+        if key is None:
+            return False
         twin = next((actor for actor in self._sessions.values() if actor.is_twin(row, key)), None)
-        if key is None or twin is None or twin.birth_key is None:
+        if twin is None or twin.birth_key is None:
             return False
         try:
             same_request(key, twin.birth_key.fields_sha256)
@@ -119,21 +126,48 @@ class PoolActor:
             reply.fail(error)
         return True
 
+    def _open(self, row: SessionRow, birth: OpenSession, nursery: trio.Nursery) -> None:
+        """Admit a new session; with a tree that waits for it, it takes that, and its id."""
+        tree = self.warm.find(row)
+        if tree is None:
+            if not self._refuse(row, birth.reply):
+                self._start(row, birth, nursery)
+        elif not self._refuse_place(birth.reply):
+            self.warm.take(tree)
+            self._start(attrs.evolve(row, session_id=tree.session_id), birth, nursery, tree)
+
     def _refuse(
         self, row: SessionRow, reply: Reply[SessionRow] | Reply[SessionRef]
     ) -> CapacityError | None:
+        """Why there is no place, or its agent is not to be started now; it is told to the asker."""
+        refusal = self._refuse_place(reply)
+        if refusal is None:
+            refusal = self._context.starts.refusal(row.agent)
+            if refusal is not None:
+                reply.fail(refusal)
+        return refusal
+
+    def _refuse_place(self, reply: Reply[SessionRow] | Reply[SessionRef]) -> CapacityError | None:
         refusal = refuse_admission(live=self.count, limit=self.limit, is_draining=self.is_draining)
-        refusal = refusal or self._context.starts.refusal(row.agent)
         if refusal is not None:
             reply.fail(refusal)
         return refusal
 
+    def _room(self) -> int:
+        """Places that no session holds."""
+        return 0 if self.is_draining else self.limit - self.count
+
     def _start(
-        self, row: SessionRow, birth: OpenSession | None, nursery: trio.Nursery
+        self,
+        row: SessionRow,
+        birth: OpenSession | None,
+        nursery: trio.Nursery,
+        warm: WarmTree | None = None,
     ) -> SessionRef:
         release = self._releaser(row.session_id)
-        actor = SessionActor(row, self._context, birth=birth, release=release)
+        actor = SessionActor(row, self._context, birth=birth, release=release, warm=warm)
         self._sessions[row.session_id] = actor
+        self.warm.give_way()
         spec = ChildSpec("session", actor.run, "temporary")
         nursery.start_soon(run_child, spec, self._report)
         return actor.mailbox.ref
@@ -141,6 +175,7 @@ class PoolActor:
     def _releaser(self, session_id: SessionId) -> Callable[[], None]:
         def release() -> None:
             self._sessions.pop(session_id, None)
+            self.warm.look()
 
         return release
 

@@ -28,6 +28,7 @@ from clawdforge.actors.messages import (
     StartTurn,
 )
 from clawdforge.actors.permissions import PermissionDesk
+from clawdforge.actors.warm import WarmTree
 from clawdforge.domain.keys import IdempotencyKey
 from clawdforge.domain.ports import (
     AgentExit,
@@ -72,6 +73,7 @@ class SessionActor:
         *,
         birth: OpenSession | None,
         release: Callable[[], None],
+        warm: WarmTree | None = None,
     ) -> None:
         self.row = row
         self.mailbox: Mailbox[SessionMail] = Mailbox(2 * context.config.turn_queue + 32)
@@ -81,7 +83,7 @@ class SessionActor:
         self._is_on_record = birth is None
         self._birth_error: ClawdforgeError | None = None
         self._feed = context.feeds.hold(row.session_id)
-        self._line = self._make_line()
+        self._line = self._make_line(warm)
         self._cause: str | None = None
         self._closers: list[CloseSession] = []
         self._retries: list[JoinBirth] = []
@@ -143,11 +145,17 @@ class SessionActor:
         self._line.take_up(row.turn_count)
         self._feed.take_up(last_event)
 
-    def _make_line(self) -> TurnLine:
+    def _make_line(self, warm: WarmTree | None) -> TurnLine:
         row, context, config = self.row, self._context, self._context.config
         spec = LaunchSpec(row.session_id, config.agents[row.agent], row.model, row.permissions)
         keeper = AgentKeeper(
-            context.launcher, self, config.start_secs, self._on_agent_exit, spec, context.starts
+            context.launcher,
+            self,
+            config.start_secs,
+            self._on_agent_exit,
+            spec,
+            context.starts,
+            warm,
         )
         return TurnLine(
             row.session_id,

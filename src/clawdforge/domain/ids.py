@@ -14,6 +14,9 @@ AppName = NewType("AppName", str)
 SessionId = NewType("SessionId", str)
 """Unguessable (192 bits, URL-safe), at least 16 characters, never used again."""
 
+SESSION_ID_BYTES: Final = 24
+"""Random bytes of a session id: 192 bits, 32 characters."""
+
 AgentName = NewType("AgentName", str)
 """The name of an agent profile."""
 

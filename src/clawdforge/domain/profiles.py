@@ -44,7 +44,8 @@ class AgentProfile:
     it: ``demo`` ships with us, ``claude`` comes from ``clawdforge setup --with claude``.
     ``env`` lists names passed on from the service's environment; nothing else is. ``set_env`` is
     added as it stands. ``permissions`` is the mode of a session that does not ask for one, and
-    ``permissions_allowed`` are the modes that a caller may ask for. ``run`` is the command of
+    ``permissions_allowed`` are the modes that a caller may ask for. ``warm`` is how many process
+    trees of it are kept started for sessions to come. ``run`` is the command of
     ``POST /run`` when the settings choose this profile for it; None: it has none.
     """
 
@@ -56,6 +57,7 @@ class AgentProfile:
     permissions: Permissions = "approve-reads"
     permissions_allowed: tuple[Permissions, ...] = attrs.field()
     transport: Transport = "acpx"
+    warm: int = 0
     run: RunCommand | None = None
 
     @permissions_allowed.default
