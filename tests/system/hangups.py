@@ -24,25 +24,26 @@ from tests.system.conftest import Server, processes_of
 from tests.waiting import wait_until
 
 
-@contextmanager
-def raw_post(
-    app: httpx.Client,
-    path: str,
-    body: Mapping[str, Any],
-    *,
-    extra: str = "",
-    body_share: float = 1.0,
-) -> Iterator[socket.socket]:
-    """A request on a connection of its own, of whose body a share is sent; closed in the end."""
-    url = urlsplit(str(app.base_url))
+def as_request(app: httpx.Client, path: str, body: Mapping[str, Any], extra: str = "") -> bytes:
+    """An app's request as it goes over the wire."""
     payload = json.dumps(body).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {app.base_url.host}\r\n"
         f"Authorization: {app.headers['authorization']}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n{extra}\r\n"
     )
+    return head.encode() + payload
+
+
+@contextmanager
+def raw_post(
+    app: httpx.Client, path: str, body: Mapping[str, Any], *, unsent_bytes: int = 0
+) -> Iterator[socket.socket]:
+    """A request on a connection of its own, without its last bytes; closed in the end."""
+    url = urlsplit(str(app.base_url))
+    request = as_request(app, path, body)
     with socket.create_connection((url.hostname or "", url.port or 0), timeout=30) as connection:
-        connection.sendall(head.encode() + payload[: int(len(payload) * body_share)])
+        connection.sendall(request[: len(request) - unsent_bytes])
         yield connection
 
 

@@ -137,7 +137,7 @@ def test_hanging_up_while_waiting_in_line(scene: Scene) -> None:
 def test_hanging_up_with_half_a_body_sent(scene: Scene) -> None:
     """There was no request yet: no turn, no index, and the agent has heard nothing."""
     body = {"prompt": "x" * 1000}
-    with raw_post(scene.app, f"{scene.path}/turn", body, body_share=0.5):
+    with raw_post(scene.app, f"{scene.path}/turn", body, unsent_bytes=500):
         pass
     assert scene.say("hello")["turn_index"] == 1
     scene.wait_ended((1, "completed", None))
