@@ -63,8 +63,8 @@ class FakeLauncher:
 
     ``next_turn_events``: ACP messages handed back unchanged as the next turn's events, its stop
     reason taken from the response among them; one turn uses them up. ``starting``: how starts go
-    from now on. ``is_deaf``: no agent hears a cancel. ``can_resume``, ``menus``: what they offer. All of it
-    may be set at any time; ``release_…`` must be called in the thread that runs Trio.
+    from now on. ``is_deaf``: no agent hears a cancel. ``can_resume``, ``menus``: what they offer.
+    All of it may be set at any time; ``release_…`` is for the thread that runs Trio.
     """
 
     def __init__(self, *, can_resume: bool = True) -> None:
