@@ -147,7 +147,8 @@ def outlive_a_stubborn_agent(world: World) -> None:
 
 def spoil_disk(world: World, fault: Fault) -> None:
     """The disk goes wrong for some requests: 200 or 503, and well again afterwards."""
-    known = world.pick()
+    world.make_room()
+    known = next(iter(world.sessions.values()), None) or world.open()
     world.talk(known)
     world.victim.order(disk=fault)
     world.doubtful.update(world.sessions)

@@ -158,12 +158,16 @@ class World:
     # --- sessions and turns -----------------------------------------------------------------------
 
     def open(self, agent: str = "good") -> Known:
-        """A new session; an old one makes room for it."""
-        if len(self.sessions) >= SLOTS:
-            self.close(self.rng.choice(list(self.sessions.values())))
+        """A new session."""
+        self.make_room()
         opened = self.call("POST", "/sessions", {"agent": agent})
         known = self.sessions[opened["session_id"]] = Known(opened["session_id"], agent)
         return known
+
+    def make_room(self) -> None:
+        """Close one when there are as many as slots: those that sleep need theirs for a turn."""
+        if len(self.sessions) >= SLOTS:
+            self.close(self.rng.choice(list(self.sessions.values())))
 
     def pick(self) -> Known:
         """One of the good sessions; a new one when there is none, or now and then."""
