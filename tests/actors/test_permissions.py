@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from clawdforge.actors.permissions import MOST_NOTES
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.ports import PermissionRequest
 from clawdforge.domain.turns import TurnTarget
@@ -186,3 +187,34 @@ async def test_a_decision_that_cannot_be_noted_is_taken_all_the_same(
         session = await stage.open(permissions="ask")
         assert (await stage.turn(session, "ask: may I?")).text == "Permission: reject"
         assert (await stage.turn(session, "hello")).ending == "completed"
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome"), [("approve-all", "allow_once"), ("deny-all", "reject_once")]
+)
+async def test_what_a_mode_decides_is_in_the_audit_too(
+    open_stage: OpenStage, mode: str, outcome: str
+) -> None:
+    """Nobody was asked, and still it can be looked up."""
+    async with open_stage() as stage:
+        session = await stage.open(permissions=mode)
+        await stage.turn(session, "ask: may I?")
+        assert noted(stage, session) == [("mode", outcome)]
+        assert await pending(stage, session) == []
+
+
+async def test_an_agent_that_asks_without_end_is_noted_in_part(open_stage: OpenStage) -> None:
+    """A flood of requests costs bounded memory, and no more than it may of the ledger."""
+    async with open_stage() as stage:
+        session = await stage.open(permissions="deny-all")
+        asked = await stage.ask_turn(session, "sleep: 5")
+        tool_call = {"toolCallId": "t", "title": "Write", "kind": "edit"}
+        params = {"toolCall": tool_call, "options": list(OPTIONS)}
+        for number in range(MOST_NOTES + 10):
+            message = {"id": number, "method": "session/request_permission", "params": params}
+            stage.launcher.agents[0].emit(message)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(noted(stage, session)) == MOST_NOTES
+        await asked.done.wait()
+        assert (await stage.turn(session, "ask: again?")).ending == "completed"
+        assert len(noted(stage, session)) == MOST_NOTES + 1

@@ -6,6 +6,7 @@ cancelled, and any that comes afterwards, gets the outcome ``cancelled`` (ACP, r
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -15,8 +16,14 @@ import trio
 from clawdforge.actors.turn import Turn
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.permissions import choose_rejection, is_offered
-from clawdforge.domain.ports import Agent, AuditRow, PermissionRequest, Store
-from clawdforge.domain.questions import Decision, PendingPermission, describe_decision
+from clawdforge.domain.ports import Agent, AuditRow, Message, PermissionRequest, Store
+from clawdforge.domain.profiles import Permissions
+from clawdforge.domain.questions import (
+    Decision,
+    PendingPermission,
+    decided_by_mode,
+    describe_decision,
+)
 from clawdforge.errors import (
     Fault,
     InvalidRequest,
@@ -32,6 +39,10 @@ WIRE_SECS: Final = 10.0
 
 NOTE_SECS: Final = 15.0
 """How long the audit of a decision may wait for the ledger; then it is only logged."""
+
+MOST_NOTES: Final = 64
+"""Decisions on their way to the audit; an agent that asks faster than the ledger writes is noted
+in part."""
 
 REMEMBERED: Final = 256
 """Decided requests of which a second answer is told that it comes too late."""
@@ -87,6 +98,7 @@ class PermissionDesk:
         self._watch = watch
         self._questions: dict[str, Question] = {}
         self._decided: dict[str, Decision] = {}
+        self._notes = 0
 
     @property
     def pending(self) -> Sequence[PendingPermission]:
@@ -112,6 +124,17 @@ class PermissionDesk:
         if self._watch is not None:
             self._watch.ask(pending)
         self.nursery.start_soon(self._settle, question, wait_secs)
+
+    def observe(self, mode: Permissions, message: Message, turn_index: int) -> None:
+        """A message of the agent's: if the session's mode decides it, the audit is to have it."""
+        decided = decided_by_mode(mode, message, turn_index)
+        if decided is None:
+            return
+        if self._notes >= MOST_NOTES:
+            log.warning("permission not noted: too many at once")
+            return
+        self._notes += 1
+        self.nursery.start_soon(self._note, secrets.token_hex(8), describe_decision(*decided))
 
     def decide(self, request_id: str, option_id: str) -> None:
         """A caller's decision.
@@ -146,6 +169,7 @@ class PermissionDesk:
         if self._watch is not None:
             self._watch.settle(pending.request_id)
         await _tell(question.agent, pending.request_id, question.decision.option_id)
+        self._notes += 1
         await self._note(pending.request_id, describe_decision(pending, question.decision))
 
     def _remember(self, request_id: str, decision: Decision) -> None:
@@ -161,6 +185,8 @@ class PermissionDesk:
                 await self._store.note_permission(row, request_id)
         except (StoreUnavailable, trio.TooSlowError):
             log.warning("permission not noted", **meta)
+        finally:
+            self._notes -= 1
 
 
 async def _tell(agent: Agent, request_id: str, option_id: str | None) -> None:

@@ -246,6 +246,7 @@ class SessionActor:
         turn = self._line.working
         if turn is not None:
             turn.transcript.add(message, size_bytes)
+            self._line.desk.observe(self.row.permissions, message, turn.index)
             if is_output(message):
                 turn.silence.heard()
 
