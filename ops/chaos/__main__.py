@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -81,6 +82,7 @@ def main() -> int:
     runtime_dir = Path(named) if named else platformdirs.user_cache_path("clawdforge")
     ensure_runtime(runtime_dir, "acpx", print)
     plan = choose(options.steps, seed, options.only)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and kill the victim
     with tempfile.TemporaryDirectory(prefix="clawdforge-chaos-") as folder:
         return run(plan, seed, Victim(Path(folder), runtime_dir))
 
