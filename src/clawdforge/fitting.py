@@ -5,6 +5,7 @@ Only for a process that is ours: inside somebody else's (``clawdforge.testing``)
 
 from __future__ import annotations
 
+import gc
 import resource
 from typing import Final
 
@@ -17,6 +18,9 @@ from clawdforge.errors import WrongConfiguration
 from clawdforge.processes.kernel import become_subreaper, raise_open_files, set_not_dumpable
 
 log: Final = structlog.get_logger("clawdforge.app")
+
+YOUNG_OBJECTS: Final = 20_000
+"""How many more objects than before there must be until it looks: some MiB at most."""
 
 
 def claim_process(config: Config) -> Config:
@@ -43,6 +47,16 @@ def claim_process(config: Config) -> Config:
             open_files=_soft_limit(),
         )
     return attrs.evolve(config, max_live_sessions=plan.sessions)
+
+
+def calm_collector() -> None:
+    """Have Python look for garbage less often, and never again in what was loaded at the start.
+
+    By default it looks after every 700 new objects, which a turn makes some times over: measured,
+    0.4 ms of the 3.5 ms of processor that a turn took.
+    """
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 def plan_open_files(config: Config) -> FilePlan | None:
