@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -327,7 +328,7 @@ async def test_a_callers_deadline_is_a_plain_cancel(sqlite_store: SqliteStore) -
                 await sqlite_store._read(query)
             assert scope.cancelled_caught
         for _ in range(READERS):
-            assert await sqlite_store.find_session(session_id(1), LAB) is None
+            assert await sqlite_store.list_sessions(LAB, include_closed=True) == []
     assert len(seen) == 4
     assert trio.TooSlowError not in seen
 
@@ -349,3 +350,25 @@ async def test_the_blocks_own_error_is_not_lost_to_a_cancel(database: Path) -> N
 
     with pytest.raises(SessionNotFound), trio.CancelScope() as service:
         await fail_while_cancelled(service)
+
+
+async def test_a_look_up_that_is_not_at_once_goes_the_long_way(
+    sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that meets a lock or a fault is no reason to refuse: a reader's thread waits."""
+    await sqlite_store.add_session(session(1))
+
+    def busy(*_: object) -> None:
+        raise apsw.BusyError
+
+    glancing = SimpleNamespace(execute=busy, release_memory=lambda: None)
+    monkeypatch.setattr(sqlite_store, "_glancing", glancing)
+    assert await sqlite_store.find_session(session_id(1), LAB) == session(1)
+
+
+async def test_a_look_up_can_be_cancelled(sqlite_store: SqliteStore) -> None:
+    """Even one that waits for nothing."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await sqlite_store.find_session(session_id(1), LAB)
+    assert scope.cancelled_caught

@@ -1,5 +1,7 @@
 """Opening the database file: one connection that writes, two that read, each with its own thread.
 
+And one that glances: for look-ups of one row by its key, in the thread of whoever asks.
+
 The rules of apsw on Trio are kept here so that nobody else needs to know them: work goes to a
 connection as one plain function, never as ``async with db`` (a cancel would leave its transaction
 open); opening and closing are shielded (a worker thread that is forgotten keeps the process alive).
@@ -31,10 +33,14 @@ READERS: Final = 2
 
 @attrs.frozen
 class Connections:
-    """The open database. Nobody but :mod:`.writer` uses ``writer``."""
+    """The open database. Nobody but :mod:`.writer` uses ``writer``.
+
+    ``glancing`` waits for no lock: it is asked in Trio's own thread.
+    """
 
     writer: apsw.AsyncConnection
     readers: tuple[apsw.AsyncConnection, ...]
+    glancing: apsw.Connection
 
 
 async def run_on(db: apsw.AsyncConnection, function: Callable[[apsw.Connection], Result]) -> Result:
@@ -82,10 +88,13 @@ async def open_connections(path: Path, *, busy_timeout_secs: float) -> AsyncIter
             for _ in range(READERS):
                 reading = _connection(path, apsw.SQLITE_OPEN_READONLY, partial(_prepare, busy_ms))
                 readers.append(await stack.enter_async_context(reading))
+            glancing = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
+            stack.enter_context(closing(glancing))
+            glancing.set_busy_timeout(0)
             stack.enter_context(guard.held())
         except (apsw.Error, OSError) as error:
             raise unavailable(error) from error
-        yield Connections(writer, tuple(readers))
+        yield Connections(writer, tuple(readers), glancing)
 
 
 @asynccontextmanager
