@@ -81,7 +81,7 @@ class TrioThread:
     def _run(self) -> None:
         try:
             trio.run(self._main, clock=self._clock)
-        except BaseException as error:  # noqa: BLE001 - raised in the test's thread
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised in the test's thread
             self._failure = error
             self._started.put((None, None, None))
 

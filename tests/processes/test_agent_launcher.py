@@ -250,6 +250,16 @@ async def test_the_model_is_chosen(agent_launcher: OverTransport) -> None:
         ((*PYTHON, str(DEMO_AGENT)), "no-such-model", "does not offer the model"),
     ],
 )
+async def test_what_the_agent_offers_is_passed_on(agent_launcher: OverTransport) -> None:
+    """Its models, at the start and when a conversation is taken up again."""
+    for is_resuming in (False, True):
+        async with running(agent_launcher, spec(is_resuming=is_resuming)) as one:
+            models = one.agent.info.menus.models
+            assert models is not None
+            assert {"demo", "opus"} <= {choice.id for choice in models.available}
+            await one.turn(1, "hello")
+
+
 async def test_a_failed_start_says_why_and_leaves_nothing(
     agent_launcher: OverTransport, argv: tuple[str, ...], model: str | None, reason: str
 ) -> None:
