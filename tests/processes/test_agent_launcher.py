@@ -242,14 +242,6 @@ async def test_the_model_is_chosen(agent_launcher: OverTransport) -> None:
         assert "opus" in text(one)
 
 
-@pytest.mark.parametrize(
-    ("argv", "model", "reason"),
-    [
-        (("/nowhere/agent",), None, "its command was not found"),
-        ((*PYTHON, str(DEMO_AGENT), "--exit-at-start", "7"), None, "exit code 7"),
-        ((*PYTHON, str(DEMO_AGENT)), "no-such-model", "does not offer the model"),
-    ],
-)
 async def test_what_the_agent_offers_is_passed_on(agent_launcher: OverTransport) -> None:
     """Its models, at the start and when a conversation is taken up again."""
     for is_resuming in (False, True):
@@ -260,6 +252,14 @@ async def test_what_the_agent_offers_is_passed_on(agent_launcher: OverTransport)
             await one.turn(1, "hello")
 
 
+@pytest.mark.parametrize(
+    ("argv", "model", "reason"),
+    [
+        (("/nowhere/agent",), None, "its command was not found"),
+        ((*PYTHON, str(DEMO_AGENT), "--exit-at-start", "7"), None, "exit code 7"),
+        ((*PYTHON, str(DEMO_AGENT)), "no-such-model", "does not offer the model"),
+    ],
+)
 async def test_a_failed_start_says_why_and_leaves_nothing(
     agent_launcher: OverTransport, argv: tuple[str, ...], model: str | None, reason: str
 ) -> None:
