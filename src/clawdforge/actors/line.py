@@ -239,7 +239,8 @@ class TurnLine:
     async def _reach_agent(self, turn: Turn) -> Agent | None:
         """The agent, when it is this turn's; None when the turn was stopped before."""
         with turn.unless_stopped():
-            await turn.is_head.wait()
+            if not turn.is_head.is_set():  # a wait would be a turn of the loop even so
+                await turn.is_head.wait()
             return await self.keeper.ready()
         return None
 
