@@ -15,7 +15,7 @@ import httpx2 as httpx
 import pytest
 
 from clawdforge.errors import RuntimeNotInstalled
-from clawdforge.processes.runtime import ensure_runtime
+from clawdforge.processes.runtime import ensure_runtime, find_runtime, node_binary
 from tests.claude.model_api import Hang, ModelApi, Say
 from tests.installed import runtime_dir as runtime_dir  # noqa: PLC0414 - a fixture to offer on
 from tests.system.conftest import Server, processes_of
@@ -29,6 +29,26 @@ permissions = "approve-all"
 # A refusal is told at once: how often the CLI tries again is its own affair.
 set_env = { CLAUDE_CODE_MAX_RETRIES = "0" }
 """
+
+DIRECT = "claude-direct"
+"""The same adapter without acpx in between."""
+
+DIRECT_SETTINGS = """
+[agents.claude-direct]
+argv = ARGV
+transport = "acp"
+permissions = "approve-all"
+env = ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "IS_SANDBOX"]
+set_env = { CLAUDE_CODE_MAX_RETRIES = "0" }
+"""
+
+
+def direct_settings(runtime_dir: Path) -> str:
+    """The profile, with the adapter's own command."""
+    runtime = find_runtime(runtime_dir, "claude")
+    assert runtime is not None
+    adapter = runtime.module("@agentclientprotocol", "claude-agent-acp", "dist", "index.js")
+    return DIRECT_SETTINGS.replace("ARGV", json.dumps([str(node_binary()), str(adapter)]))
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +82,7 @@ def server(
 ) -> Iterator[Server]:
     """``clawdforge serve`` with credentials for the stand-in; nothing of it is left in the end."""
     folder = tmp_path_factory.mktemp("claude")
-    (folder / "settings.toml").write_text(SETTINGS)
+    (folder / "settings.toml").write_text(SETTINGS + direct_settings(claude_runtime_dir))
     settings = {
         "ANTHROPIC_BASE_URL": api.url,
         "ANTHROPIC_API_KEY": KEY,

@@ -1,4 +1,4 @@
-"""Sessions on the agent ``claude``: real acpx, the real adapter, the real CLI."""
+"""Sessions on Claude over each transport: real acpx, the real adapter, the real CLI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2 as httpx
 import pytest
 
-from tests.claude.conftest import ask_and_leave, wait_gone
+from tests.claude.conftest import DIRECT, ask_and_leave, wait_gone
 from tests.claude.model_api import Hang, ModelApi, Say, Use
 from tests.system.conftest import Server, open_session, say
 
@@ -19,10 +19,16 @@ WRITE = Use("Bash", {"command": "touch pl''um && ls", "description": "make a fil
 """What no mode but ``approve-all`` lets through unasked."""
 
 
+@pytest.fixture(params=["claude", DIRECT])
+def agent(request: pytest.FixtureRequest) -> str:
+    """Claude behind the acpx host, and spoken to directly."""
+    return str(request.param)
+
+
 @pytest.fixture
-def session(app: httpx.Client, server: Server) -> Iterator[str]:
+def session(app: httpx.Client, server: Server, agent: str) -> Iterator[str]:
     """An open session; nothing of it is left when it is closed."""
-    session_id = open_session(app, "claude")
+    session_id = open_session(app, agent)
     yield session_id
     assert app.delete(f"/sessions/{session_id}").json()["ok"] is True
     wait_gone(server)
@@ -66,9 +72,9 @@ def test_a_tool_that_needs_permission(app: httpx.Client, model: ModelApi, sessio
     assert "plum" in tool_result(model)
 
 
-def test_a_mode_that_denies(app: httpx.Client, model: ModelApi, server: Server) -> None:
+def test_a_mode_that_denies(app: httpx.Client, model: ModelApi, server: Server, agent: str) -> None:
     """The same request on a session that denies: the tool does not run, the turn goes on."""
-    created = app.post("/sessions", json={"agent": "claude", "permissions": "deny-all"})
+    created = app.post("/sessions", json={"agent": agent, "permissions": "deny-all"})
     session_id = created.json()["session_id"]
     model.will(WRITE, Say("done"))
     answer = say(app, session_id, "Write it")
