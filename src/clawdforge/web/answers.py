@@ -323,9 +323,15 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 """One for all answers: ``json.dumps`` with options makes another each time."""
 
 
+_PLAIN: Final = frozenset({str, int, bool, float, type(None), dict})
+"""What is JSON as it stands: nearly all there is to look at, the events of a turn among it."""
+
+
 def _to_plain(value: object) -> object:
     """Answers become dicts, without their omitted fields; what is no answer stays as it is."""
     kind: type[Any] = type(value)
+    if kind in _PLAIN:
+        return value
     if attrs.has(kind):
         named = ((field.name, getattr(value, field.name)) for field in attrs.fields(kind))
         return {name: _to_plain(inner) for name, inner in named if inner is not OMITTED}
