@@ -8,6 +8,7 @@ connection. The loop is the same for all, so that what differs is the other end.
 from __future__ import annotations
 
 import json
+import select
 import selectors
 import socket
 import subprocess
@@ -36,6 +37,9 @@ class Channel(Protocol):
     def fileno(self) -> int:
         """What becomes readable when there is something of the answer."""
 
+    def refresh(self) -> None:
+        """Be ready again after a rest: a server may have closed what was idle."""
+
     def send(self) -> None:
         """Send the next request."""
 
@@ -51,6 +55,7 @@ def drive(channels: Sequence[Channel], count: int) -> list[Timing]:
     left = count - len(channels)
     with selectors.DefaultSelector() as selector:
         for channel in channels:
+            channel.refresh()
             selector.register(channel.fileno(), selectors.EVENT_READ, channel)
             began[channel.fileno()] = perf_counter()
             channel.send()
@@ -92,6 +97,9 @@ class PipeChannel:
         """The agent's output."""
         return self._stdout.fileno()
 
+    def refresh(self) -> None:
+        """A pipe stays."""
+
     def send(self) -> None:
         """Ask."""
         self._stdin.write(self._request)
@@ -111,17 +119,29 @@ class HttpChannel:
     """A kept HTTP/1.1 connection that sends one and the same request."""
 
     def __init__(self, address: tuple[str, int], request: bytes, *, is_stream: bool) -> None:
-        self._socket = socket.create_connection(address, PATIENCE_SECS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = address
+        self._socket = self._connect()
         self.request, self._is_stream = request, is_stream
         self._held = b""
         self._tail = b""
         self._has_first = False
         self.last_body = b""
 
+    def _connect(self) -> socket.socket:
+        connected = socket.create_connection(self._address, PATIENCE_SECS)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    def refresh(self) -> None:
+        """Connect again if the server has hung up."""
+        is_readable, _, _ = select.select([self._socket], [], [], 0)
+        if is_readable:  # nothing was asked, so this is the end
+            self._socket.close()
+            self._socket = self._connect()
 
     def fileno(self) -> int:
         """The connection."""
@@ -144,13 +164,15 @@ class HttpChannel:
         head, found, body = self._held.partition(b"\r\n\r\n")
         if not found:
             return False, False
-        assert b" 200 " in head[:20], self._held[:400]
-        if self._is_stream:
+        is_right = b" 200 " in head[:20]
+        if self._is_stream and is_right:
             self._has_first = b"data:" in body or b"\n{" in body
             self._tail = body[-8:]
             return self._has_first, body.endswith(b"0\r\n\r\n")
         self.last_body = body
-        return False, len(body) >= _length(head)
+        is_whole = len(body) >= _length(head)
+        assert is_right or not is_whole, self._held
+        return False, is_whole
 
 
 def _length(head: bytes) -> int:
