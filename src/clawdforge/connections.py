@@ -15,22 +15,23 @@ other way in. A test holds Hypercorn to the shape that this was written for (0.1
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 from contextlib import suppress
 from typing import Any, Final, cast
 
 import hypercorn.trio.run
+import hypercorn.trio.tcp_server
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, LifespanState
 
 from clawdforge.domain.limits import MAX_CONNECTIONS
+from clawdforge.handover import PromptTaskGroup
 from clawdforge.parser_refusals import with_problem
 from clawdforge.web.problems import CONTENT_TYPE, UNROUTED, Kind, Problem
 
@@ -56,13 +57,13 @@ class IdleWatch:
     def __init__(self, server: BoundedTCPServer) -> None:
         self._server = server
         self._patience = trio.CancelScope()
-        self._is_idle = self._is_watching = False
+        self._is_watching = self._has_ended = False
+        self._idle_since: float | None = None
 
     async def restart(self, task_group: TaskGroup, _action: object) -> None:
         """The connection is idle from now on."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._is_idle = True
-        self._patience.deadline = trio.current_time() + self._server.config.keep_alive_timeout
+        self._idle_since = trio.current_time()
         if not self._is_watching:
             self._is_watching = True
             task_group.spawn(self._watch)
@@ -70,21 +71,32 @@ class IdleWatch:
     async def stop(self) -> None:
         """A request has come."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._is_idle = False
-        self._patience.deadline = math.inf
+        self._idle_since = None
 
     def end(self) -> None:
         """The client has gone: there is nothing to watch."""
-        self._is_idle = False
+        self._has_ended = True
         self._patience.cancel()
 
     async def _watch(self) -> None:
-        with self._patience:
-            await self._server.context.terminated.wait()
-        if self._is_idle:
+        """Look when the time may be up, instead of moving a deadline with every request."""
+        terminated = self._server.context.terminated
+        while (left_secs := self._left_secs()) > 0 and not terminated.is_set():
+            self._patience = trio.CancelScope(deadline=trio.current_time() + left_secs)
+            with self._patience:
+                await terminated.wait()
+        if not self._has_ended and self._idle_since is not None:
             with trio.CancelScope(shield=True):  # bounded: nothing is being sent
                 await self._server.protocol.handle(Closed())
                 await self._server.stream.aclose()
+
+    def _left_secs(self) -> float:
+        """How long it is at least until the connection has been idle for too long."""
+        if self._has_ended:
+            return 0.0
+        now = trio.current_time()
+        since = now if self._idle_since is None else self._idle_since
+        return float(self._server.config.keep_alive_timeout) - (now - since)
 
 
 class BoundedTCPServer(TCPServer):
@@ -103,10 +115,22 @@ class BoundedTCPServer(TCPServer):
         self.idle_task = cast("Any", self._watch)
 
     async def _read_data(self) -> None:
+        """Until the client's end. Hypercorn's own sets a deadline a read, which is never ours."""
         try:
-            await super()._read_data()
+            while (data := await self._receive()) is not None:
+                await self.protocol.handle(RawData(data))
+                if not data:
+                    break
+            await self.protocol.handle(Closed())
         finally:
             self._watch.end()
+
+    async def _receive(self) -> bytes | None:
+        """What has come; empty at the client's end, None when the connection is broken."""
+        try:
+            return bytes(await self.stream.receive_some(MAX_RECV))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return None
 
     async def run(self) -> None:
         """Serve the connection to its end; past the cap, answer 503 and close it."""
@@ -128,11 +152,17 @@ class BoundedTCPServer(TCPServer):
             return
         if not event.data:  # the end of a body whose length was told
             return
-        async with self.send_lock:
-            try:
-                await send_bounded(_stream_of(self), with_problem(event.data))
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
+        await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cancelled says no more
+        try:
+            self.send_lock.acquire_nowait()  # the usual case, without a turn of the loop
+        except trio.WouldBlock:
+            await self.send_lock.acquire()
+        try:
+            await send_bounded(_stream_of(self), with_problem(event.data))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        finally:
+            self.send_lock.release()
 
 
 def _stream_of(server: TCPServer) -> trio.SocketStream:
@@ -191,5 +221,6 @@ async def turn_away(stream: trio.SocketStream) -> None:
 
 def install_bounded_connections() -> None:
     """Make Hypercorn's trio worker use our class. For the whole process; repeating it is fine."""
-    # The module does not export the name; it looks it up for every server that it starts.
+    # The modules do not export the names; they look them up for every connection.
     hypercorn.trio.run.TCPServer = BoundedTCPServer  # type: ignore[attr-defined]
+    hypercorn.trio.tcp_server.TaskGroup = PromptTaskGroup  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import hypercorn.run
 import hypercorn.trio.run
+import hypercorn.trio.task_group
 import hypercorn.trio.tcp_server
 import pytest
 import trio
@@ -24,6 +25,7 @@ from clawdforge import asgi, server
 from clawdforge.config import Config
 from clawdforge.connections import BoundedTCPServer, install_bounded_connections
 from clawdforge.errors import DataDirectoryBusy, WrongConfiguration
+from clawdforge.handover import PromptTaskGroup
 from clawdforge.listening import UNREAD_SECS, bind_listener, listen, split_bind, url_of
 from clawdforge.server import Stopping, run_service, serve_until_stopped
 from clawdforge.worker_exit import remembering
@@ -134,12 +136,26 @@ def test_hypercorn_is_the_one_that_was_cured() -> None:
     assert source.count("await self.idle_task.restart(self._task_group, self._idle_timeout)") == 2
     assert source.count("await self.idle_task.stop()") == 1
     assert "TCPServer," in inspect.getsource(hypercorn.trio.run.worker_serve)
+    assert "async with TaskGroup() as task_group:" in inspect.getsource(original.run)
+    assert inspect.getsource(original.run).count("await self._read_data()") == 1
+    source = inspect.getsource(original._read_data)
+    for line in (
+        "data = await self.stream.receive_some(MAX_RECV)",
+        "await self.protocol.handle(RawData(bytes(data)))",
+        'if data == b"":',
+        "await self.protocol.handle(Closed())",
+    ):
+        assert line in source
+    source = inspect.getsource(hypercorn.trio.task_group)
+    assert "app_receive_channel.receive," in source
+    assert "return app_send_channel.send" in source
 
 
-def test_our_connection_class_is_used() -> None:
-    """Once installed, the worker looks up our class."""
+def test_our_connection_classes_are_used() -> None:
+    """Once installed, the worker looks up our classes."""
     install_bounded_connections()
     assert vars(hypercorn.trio.run)["TCPServer"] is BoundedTCPServer
+    assert vars(hypercorn.trio.tcp_server)["TaskGroup"] is PromptTaskGroup
 
 
 def test_exit_code_of_the_command_is_kept() -> None:

@@ -238,6 +238,8 @@ class TurnLine:
 
     async def _reach_agent(self, turn: Turn) -> Agent | None:
         """The agent, when it is this turn's; None when the turn was stopped before."""
+        if turn.is_head.is_set() and self.keeper.agent is not None:
+            return self.keeper.agent  # the usual case: nothing to wait for
         with turn.unless_stopped():
             if not turn.is_head.is_set():  # a wait would be a turn of the loop even so
                 await turn.is_head.wait()

@@ -29,6 +29,7 @@ from clawdforge.web import (
     turns,
 )
 from clawdforge.web.bodies import narrow
+from clawdforge.web.connection import RequestConnection
 from clawdforge.web.documents import with_documents
 from clawdforge.web.edge import Asgi, Edge, request_secs
 from clawdforge.web.operations import Operation, mount, respond
@@ -70,6 +71,7 @@ def make_edge(service: Service) -> Edge:
 def make_app(service: Service) -> QuartTrio:
     """The framework's application over a service."""
     app = QuartTrio("clawdforge", static_folder=None)
+    app.asgi_http_class = RequestConnection
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
     app.config["BODY_TIMEOUT"] = BODY_SECS
     # Sending has no limit of its own: a client that takes nothing is cut off by TCP_USER_TIMEOUT,

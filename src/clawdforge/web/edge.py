@@ -218,6 +218,7 @@ class Exchange:
 
     async def _send_piece(self, message: Message, outflow: Outflow) -> None:
         """Write a piece of a live answer; a client that takes nothing for long gets one word."""
+        await trio.lowlevel.checkpoint()  # a long answer leaves room for others
         with trio.move_on_after(WORD_SECS if outflow.is_stalled else self._stall_secs) as patience:
             await self._send(message)
         if patience.cancelled_caught:
@@ -234,8 +235,9 @@ class Exchange:
     async def _linger(self, last: Message) -> None:
         """Write the last bytes, then take the rest of the request's body, within bounds."""
         await self._send({**last, "more_body": True})
-        with trio.move_on_after(LINGER_SECS):
-            await self._body_ended.wait()
+        if not self._body_ended.is_set():  # a wait would be a turn of the loop even so
+            with trio.move_on_after(LINGER_SECS):
+                await self._body_ended.wait()
 
     async def refuse(self, problem: Problem) -> None:
         """Answer in the framework's place, and take the rest of the body as it would have."""
