@@ -218,7 +218,7 @@ class World:
         state = self.victim.data_dir / "sessions" / known.session_id / "state"
 
         def heard() -> bool:
-            files = [path for path in state.glob("demo-*.json") if path.is_file()]
+            files = [path for path in state.glob("demo-*.jsonl") if path.is_file()]
             return any(word in path.read_text() for path in files)
 
         until(heard, "the agent has heard the prompt", ANSWER_SECS)

@@ -76,9 +76,9 @@ class Scene:
     def conversation(self) -> list[list[str]]:
         """[role, text] pairs as the demo agent keeps them."""
         folder = self.server.data_dir / "sessions" / self.session / "state"
-        for file in folder.glob("demo-*.json"):
-            messages: list[list[str]] = json.loads(file.read_text())["messages"]
-            return messages
+        for file in folder.glob("demo-*.jsonl"):
+            lines: list[list[str]] = [json.loads(line) for line in file.read_text().splitlines()]
+            return [[role, text] for role, text in lines if role != "model"]
         return []
 
     @property

@@ -50,7 +50,7 @@ def test_a_turn_that_a_crash_cut_off_is_never_sent_again(start_server: StartServ
     state = server.data_dir / "sessions" / session / "state"
 
     def is_asked() -> bool:
-        return any("sleep: 600" in file.read_text() for file in state.glob("demo-*.json"))
+        return any("sleep: 600" in file.read_text() for file in state.glob("demo-*.jsonl"))
 
     with app.stream(
         "POST",

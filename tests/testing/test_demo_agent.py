@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -414,6 +415,48 @@ def test_a_new_agent_loads_the_conversation(client: Client) -> None:
         assert "Miro" in other.say("recall")
     finally:
         other.close()
+
+
+def test_a_turn_adds_to_the_conversation_and_rewrites_nothing(client: Client) -> None:
+    """What a turn writes does not grow with the turns before it."""
+    (file,) = client.home.glob(".demo-agent/*.jsonl")
+    sizes = [file.stat().st_size]
+    held = file.read_bytes()
+    for _ in range(4):
+        client.turn("say: hello")
+        assert file.read_bytes().startswith(held)
+        held = file.read_bytes()
+        sizes.append(len(held))
+    assert len({after - before for before, after in itertools.pairwise(sizes)}) == 1
+
+
+def test_the_choice_of_a_model_is_kept(client: Client) -> None:
+    """Who loads the conversation has the model that was chosen in it."""
+    params = {"sessionId": client.session_id, "configId": "model", "value": "opus"}
+    client.call("session/set_config_option", **params)
+    other = Client(client.home)
+    try:
+        other.call("session/load", sessionId=client.session_id, cwd="/", mcpServers=[])
+        other.session_id = client.session_id
+        assert other.say("model") == "Model: opus"
+    finally:
+        other.close()
+
+
+def test_half_a_line_that_a_crash_left_is_dropped(client: Client) -> None:
+    """The conversation is whole up to there, and goes on in a file that can be read again."""
+    client.turn("my cat is Miro")
+    (file,) = client.home.glob(".demo-agent/*.jsonl")
+    with file.open("a") as torn:
+        torn.write('["user", "my do')
+    for _ in range(2):
+        other = Client(client.home)
+        try:
+            other.call("session/load", sessionId=client.session_id, cwd="/", mcpServers=[])
+            other.session_id = client.session_id
+            assert "Miro" in other.say("recall")
+        finally:
+            other.close()
 
 
 @pytest.mark.parametrize("session_id", ["demo-" + "0" * 32, "../../etc/passwd"])

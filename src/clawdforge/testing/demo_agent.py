@@ -157,29 +157,41 @@ def updates_of(word: str, argument: str) -> Iterator[Json]:
 
 
 class Conversation:
-    """What was said in one session: ``messages`` are [role, text] pairs, kept in one file."""
+    """What was said in one session: ``messages`` are [role, text] pairs, each a line of its file.
+
+    The choice of a model is a line too, ["model", name].
+    """
 
     def __init__(self, session_id: str, cwd: str, path: Path) -> None:
         if not SESSION_ID.fullmatch(session_id):
             raise RpcError(-32002, "no such session")
         self.session_id = session_id
         self.cwd = cwd
-        self.path = path / f"{session_id}.json"
+        self.path = path / f"{session_id}.jsonl"
         self.model = MODELS[0]
         self.messages: list[list[str]] = []
 
-    def save(self) -> None:
-        """Replace the file whole: a reader, or a crash, sees the old or the new one."""
-        draft = self.path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps({"model": self.model, "messages": self.messages}))
-        draft.replace(self.path)
+    def add(self, role: str, text: str) -> None:
+        """One line more in the file: a turn costs the same however long the conversation is."""
+        if role == "model":
+            self.model = text
+        else:
+            self.messages.append([role, text])
+        with self.path.open("a") as file:
+            file.write(json.dumps([role, text]) + "\n")
 
     def load(self) -> None:
         """Take the conversation up again. Raises RpcError when it is not kept."""
         if not self.path.exists():
             raise RpcError(-32002, "no such session")
-        kept = json.loads(self.path.read_text())
-        self.model, self.messages = kept["model"], kept["messages"]
+        *lines, torn = self.path.read_text().split("\n")
+        if torn:  # half a line, that a crash has left
+            os.truncate(self.path, self.path.stat().st_size - len(torn))
+        for role, text in map(json.loads, lines):
+            if role == "model":
+                self.model = text
+            else:
+                self.messages.append([role, text])
 
     def describe(self) -> Json:
         """What a client may choose in this session: the model (which changes nothing)."""
@@ -271,7 +283,7 @@ class DemoAgent:
                 result = self.load(params["sessionId"], params["cwd"])
             case "session/set_config_option":
                 conversation = self.conversations[params["sessionId"]]
-                conversation.model = str(params["value"])
+                conversation.add("model", str(params["value"]))
                 result = conversation.describe()
             case "session/prompt":
                 turn = Turn(self, self.conversations[params["sessionId"]])
@@ -286,7 +298,7 @@ class DemoAgent:
     def open(self, session_id: str, cwd: str) -> Json:
         """Begin a conversation."""
         conversation = Conversation(session_id, cwd, self.folder)
-        conversation.save()
+        conversation.add("model", conversation.model)
         self.conversations[session_id] = conversation
         return {"sessionId": session_id, **conversation.describe()}
 
@@ -314,8 +326,7 @@ class Turn:
     def run(self, prompt: list[Json]) -> str:
         """Obey a prompt's lines; the stop reason. The question is kept before any work on it."""
         text = "\n".join(block.get("text") or block.get("uri") or "" for block in prompt)
-        self.conversation.messages.append(["user", text])
-        self.conversation.save()
+        self.conversation.add("user", text)
         try:
             for word, argument in parse_prompt(text):
                 if word != "deaf":  # who has heard the step before it can be sure of deafness
@@ -324,8 +335,7 @@ class Turn:
         except TurnEnded as ending:
             return str(ending)
         finally:
-            self.conversation.messages.append(["agent", self.said])
-            self.conversation.save()
+            self.conversation.add("agent", self.said)
         return "end_turn"
 
     def obey(self, word: str, argument: str) -> None:
