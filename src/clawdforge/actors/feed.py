@@ -76,6 +76,7 @@ class Feed:
         self._unwritten_bytes = 0
         self._is_ahead = False
         self._is_losing = False
+        self._is_gathering = False
         self._left_to_ending = 0
         self._to_write = Bell()
         self._bells: set[Bell] = set()
@@ -106,7 +107,8 @@ class Feed:
         self._recent_bytes += event.size_bytes
         self._unwritten_bytes += event.size_bytes
         self._shrink()
-        self._to_write.ring()
+        if self._is_urgent or not self._is_gathering:
+            self._to_write.ring()
         self.ring()
 
     @contextmanager
@@ -168,15 +170,23 @@ class Feed:
         """Write in batches until cancelled; a ledger that does not answer is tried again."""
         while True:
             await self._to_write.wait()
-            with trio.move_on_after(WRITE_SECS):
-                while not self._is_urgent:
-                    await self._to_write.wait()
+            await self._gather()
             try:
                 await self.flush()
             except StoreUnavailable as error:
                 log.warning("events not written", reason=error.reason)
                 self._to_write.ring()
                 await trio.sleep(WRITE_SECS)
+
+    async def _gather(self) -> None:
+        """Let a batch come together, for ``WRITE_SECS`` at the most."""
+        self._is_gathering = True
+        try:
+            with trio.move_on_after(WRITE_SECS):
+                while not self._is_urgent:
+                    await self._to_write.wait()
+        finally:
+            self._is_gathering = False
 
     @property
     def _is_urgent(self) -> bool:

@@ -134,8 +134,14 @@ class Writer:
         wanted = [write for write in writes if not write.is_abandoned]
         if not wanted:
             return
+        token = trio.lowlevel.current_trio_token()
+
+        def commit(db: apsw.Connection) -> None:
+            commit_together(db, wanted)
+            token.run_sync_soon(wake_all, wanted)  # they need not wait until this task has its turn
+
         try:
-            await run_on(self._db, lambda db: commit_together(db, wanted))
+            await run_on(self._db, commit)
         except FOREIGN as error:
             for write in wanted:
                 write.fail(error)
@@ -143,9 +149,12 @@ class Writer:
             for write in wanted:
                 write.fail(StoreUnavailable("the writer failed"))
             raise
-        else:
-            for write in wanted:
-                write.wake()
+
+
+def wake_all(writes: Sequence[Write[Any]]) -> None:
+    """Let every caller have its result."""
+    for write in writes:
+        write.wake()
 
 
 def commit_together(db: apsw.Connection, writes: Sequence[Write[Any]]) -> None:
