@@ -34,6 +34,9 @@ CLAUDEGATE: Final = "claude-code-openai==0.1.1"
 SANDBOX_AGENT: Final = "sandbox-agent@0.4.2"
 START_SECS: Final = 60.0
 
+LONG_CHAT: Final = 40
+"""Messages past which a rested chat begins anew: its cost grows with them, and ours does not."""
+
 
 @contextmanager
 def sandbox_agent(plan: Plan, sessions: int) -> Iterator[Sequence[Subject]]:
@@ -89,13 +92,25 @@ class ChatChannel(HttpChannel):
 
     def __init__(self, address: tuple[str, int], user: str) -> None:
         super().__init__(address, b"", is_stream=False)
-        self._user = user
+        self._user, self._chats = user, 0
         self._messages: list[Mapping[str, str]] = []
+
+    def refresh(self) -> None:
+        """A long chat begins anew, with a command of its own, before the clock runs."""
+        super().refresh()
+        if len(self._messages) > LONG_CHAT:
+            self._chats += 1
+            self._messages.clear()
+            drive([self], 1)
 
     def send(self) -> None:
         """Ask the next question."""
         self._messages.append({"role": "user", "content": PROMPT})
-        body = {"model": "sonnet", "user": self._user, "messages": self._messages}
+        body = {
+            "model": "sonnet",
+            "user": f"{self._user}-{self._chats}",
+            "messages": self._messages,
+        }
         self.request = request_bytes("POST", "/v1/chat/completions", body=body)
         super().send()
 
