@@ -7,6 +7,7 @@ Pure: addresses and header values in, the caller's address or a refusal out. IPv
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -40,7 +41,11 @@ FORWARDING_HEADERS: Final = frozenset(
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
+REMEMBERED: Final = 1024
+"""Callers come again and again: so many addresses are not worked out anew for each request."""
 
+
+@lru_cache(REMEMBERED)
 def parse_address(text: str) -> Address | None:
     """The address in ``text``, or None. IPv4-mapped IPv6 becomes IPv4."""
     try:
@@ -81,6 +86,12 @@ def _holds(text: str, address: Address) -> bool:
         return False
 
 
+@lru_cache(REMEMBERED)
+def is_loopback(address: Address) -> bool:
+    """Whether it is this machine's own."""
+    return address.is_loopback
+
+
 @attrs.frozen
 class AccessRules:
     """``allowed`` may connect, besides loopback; ``proxies`` are believed about who is behind."""
@@ -108,7 +119,7 @@ def admit(peer: str | None, headers: Sequence[tuple[str, str]], rules: AccessRul
     forwarding = [(name, value) for name, value in headers if name in FORWARDING_HEADERS]
     if forwarding and is_within(address, rules.proxies):
         return _admit_forwarded(forwarding, rules)
-    if address.is_loopback:
+    if is_loopback(address):
         if forwarding:
             raise NotAllowed(
                 "a forwarding header came from a loopback peer that is no trusted proxy; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -95,6 +96,7 @@ def cidrs_text(cidrs: Sequence[str]) -> str:
     return json.dumps(list(cidrs))
 
 
+@lru_cache(maxsize=1024)
 def read_cidrs(text: str) -> tuple[str, ...]:
     """The list in ``text``. Raises ValueError rather than widen what was meant to narrow."""
     value = json.loads(text)
