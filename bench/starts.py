@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 from time import perf_counter, sleep
+from typing import Any
 
-from bench.clients import drive
 from bench.figures import Line
 from bench.plan import Plan
 from bench.subjects import PROMPT, Service, clawdforge
@@ -16,42 +17,70 @@ PART = "create and first turn"
 REFILL_SECS = 3.0
 """What the shelf gets between two creations: it waits a second, and a start takes up to another."""
 
+Ask = Callable[[str, str, object], Any]
+
 
 def measure_starts(plan: Plan) -> Iterator[Line]:
-    """Each transport, cold and warm, and a turn in a session that lives, in turn."""
+    """Each transport, cold and warm, and a turn in a session that lives.
+
+    All follow the same rest: a machine that has rested is slower at anything. Who is the first
+    after it goes round.
+    """
     with ExitStack() as stack:
         cold = stack.enter_context(clawdforge(plan.new_folder()))
         warm = stack.enter_context(clawdforge(plan.new_folder(), warm=1))
+        timers: list[tuple[str, Callable[[], float]]] = []
+        for agent in plan.transports:
+            (session,) = cold.open_sessions(1, agent)
+            timers += [
+                (f"{agent}, cold", partial(_time_start, cold, agent)),
+                (f"{agent}, warm", partial(_time_start, warm, agent)),
+                (f"{agent}, a turn", partial(_time_turn, cold, session)),
+            ]
+        for _, timer in timers:
+            timer()
         found: dict[str, list[float]] = {}
-        for _ in range(plan.blocks):
-            for agent in plan.transports:
-                for name, service in ((f"{agent}, cold", cold), (f"{agent}, warm", warm)):
-                    times = [_start(service, agent) for _ in range(plan.starts)]
-                    found.setdefault(name, []).append(median(times))
-                found.setdefault(f"{agent}, a turn", []).append(_turn(cold, agent, plan.turns))
+        for block in range(plan.blocks):
+            for name, value in _run_block(timers, plan.starts, block).items():
+                found.setdefault(name, []).append(value)
     for name, values in found.items():
         transport = name.partition(",")[0]
         base = None if name.endswith("a turn") else f"{transport}, a turn"
         yield Line(PART, name, "median", "ms", tuple(values), base)
 
 
-def _start(service: Service, agent: str) -> float:
+def _run_block(
+    timers: Sequence[tuple[str, Callable[[], float]]], count: int, block: int
+) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name, _ in timers}
+    for number in range(count):
+        sleep(REFILL_SECS)
+        first = (block * count + number) % len(timers)
+        for name, timer in (*timers[first:], *timers[:first]):
+            times[name].append(timer())
+    return {name: median(values) for name, values in times.items()}
+
+
+def _time_start(service: Service, agent: str) -> float:
     """One creation with its first turn, in milliseconds."""
-    sleep(REFILL_SECS)
     with service.call.kept() as ask:
         ask("GET", "/healthz", None)
         began = perf_counter()
         session = ask("POST", "/sessions", {"agent": agent})["session_id"]
-        ask("POST", f"/sessions/{session}/turn", {"prompt": PROMPT})
+        _turn(ask, session)
         took = (perf_counter() - began) * 1000
     service.close_session(session)
     return took
 
 
-def _turn(service: Service, agent: str, count: int) -> float:
-    """The median turn of a session that lives, in milliseconds."""
-    opened = service.open_sessions(1, agent)
-    with service.turns(opened, is_stream=False) as channels:
-        times = drive(channels, count)
-    service.close_session(opened[0])
-    return median(timing.total_secs for timing in times) * 1000
+def _time_turn(service: Service, session: str) -> float:
+    """One turn of a session that lives, in milliseconds."""
+    with service.call.kept() as ask:
+        ask("GET", "/healthz", None)
+        began = perf_counter()
+        _turn(ask, session)
+        return (perf_counter() - began) * 1000
+
+
+def _turn(ask: Ask, session: str) -> None:
+    ask("POST", f"/sessions/{session}/turn", {"prompt": PROMPT})
