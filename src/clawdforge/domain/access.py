@@ -42,10 +42,10 @@ FORWARDING_HEADERS: Final = frozenset(
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 REMEMBERED: Final = 1024
-"""Callers come again and again: so many addresses are not worked out anew for each request."""
+"""Peers come again and again: so many are not worked out anew for each request. What a header says
+is not remembered: it may be of any length."""
 
 
-@lru_cache(REMEMBERED)
 def parse_address(text: str) -> Address | None:
     """The address in ``text``, or None. IPv4-mapped IPv6 becomes IPv4."""
     try:
@@ -87,9 +87,10 @@ def _holds(text: str, address: Address) -> bool:
 
 
 @lru_cache(REMEMBERED)
-def is_loopback(address: Address) -> bool:
-    """Whether it is this machine's own."""
-    return address.is_loopback
+def _find_peer(text: str) -> tuple[Address | None, bool]:
+    """The address of a socket's other end, and whether it is this machine's own."""
+    address = parse_address(text)
+    return address, address is not None and address.is_loopback
 
 
 @attrs.frozen
@@ -113,13 +114,13 @@ def admit(peer: str | None, headers: Sequence[tuple[str, str]], rules: AccessRul
 
     ``peer`` is the socket's other end, ``headers`` are all request headers, names in lower case.
     """
-    address = None if peer is None else parse_address(peer)
+    address, is_loopback = (None, False) if peer is None else _find_peer(peer)
     if address is None:
         raise NotAllowed("the peer has no internet address")
     forwarding = [(name, value) for name, value in headers if name in FORWARDING_HEADERS]
     if forwarding and is_within(address, rules.proxies):
         return _admit_forwarded(forwarding, rules)
-    if is_loopback(address):
+    if is_loopback:
         if forwarding:
             raise NotAllowed(
                 "a forwarding header came from a loopback peer that is no trusted proxy; "
