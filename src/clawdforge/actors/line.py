@@ -241,8 +241,7 @@ class TurnLine:
         if turn.is_head.is_set() and self.keeper.agent is not None:
             return self.keeper.agent  # the usual case: nothing to wait for
         with turn.unless_stopped():
-            if not turn.is_head.is_set():  # a wait would be a turn of the loop even so
-                await turn.is_head.wait()
+            await turn.is_head.wait()
             return await self.keeper.ready()
         return None
 
