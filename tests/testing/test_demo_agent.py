@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,18 @@ def test_a_stubborn_agent_ignores_every_ending(tmp_path: Path, options: tuple[st
         client.close()
 
 
+@contextmanager
+def taking_up(client: Client) -> Iterator[Client]:
+    """Another agent that has loaded the client's conversation."""
+    other = Client(client.home)
+    try:
+        other.call("session/load", sessionId=client.session_id, cwd="/", mcpServers=[])
+        other.session_id = client.session_id
+        yield other
+    finally:
+        other.close()
+
+
 def test_a_new_agent_loads_the_conversation(client: Client) -> None:
     """session/load replays what was said, and the conversation goes on."""
     client.turn("my cat is Miro")
@@ -434,13 +447,8 @@ def test_the_choice_of_a_model_is_kept(client: Client) -> None:
     """Who loads the conversation has the model that was chosen in it."""
     params = {"sessionId": client.session_id, "configId": "model", "value": "opus"}
     client.call("session/set_config_option", **params)
-    other = Client(client.home)
-    try:
-        other.call("session/load", sessionId=client.session_id, cwd="/", mcpServers=[])
-        other.session_id = client.session_id
+    with taking_up(client) as other:
         assert other.say("model") == "Model: opus"
-    finally:
-        other.close()
 
 
 def test_half_a_line_that_a_crash_left_is_dropped(client: Client) -> None:
@@ -450,13 +458,8 @@ def test_half_a_line_that_a_crash_left_is_dropped(client: Client) -> None:
     with file.open("a") as torn:
         torn.write('["user", "my do')
     for _ in range(2):
-        other = Client(client.home)
-        try:
-            other.call("session/load", sessionId=client.session_id, cwd="/", mcpServers=[])
-            other.session_id = client.session_id
+        with taking_up(client) as other:
             assert "Miro" in other.say("recall")
-        finally:
-            other.close()
 
 
 @pytest.mark.parametrize("session_id", ["demo-" + "0" * 32, "../../etc/passwd"])
@@ -470,13 +473,8 @@ def test_a_question_survives_a_crash(client: Client) -> None:
     """What was asked is kept before it is worked on."""
     with pytest.raises(EOFError):
         client.turn("remember this\ncrash")
-    other = Client(client.home)
-    try:
-        other.call("session/load", sessionId=client.session_id, cwd="/", mcpServers=[])
-        other.session_id = client.session_id
+    with taking_up(client) as other:
         assert "remember this" in other.say("recall")
-    finally:
-        other.close()
 
 
 def test_no_load_offers_no_loading(tmp_path: Path) -> None:

@@ -173,12 +173,16 @@ class Conversation:
 
     def add(self, role: str, text: str) -> None:
         """One line more in the file: a turn costs the same however long the conversation is."""
+        self.note(role, text)
+        with self.path.open("a") as file:
+            file.write(json.dumps([role, text]) + "\n")
+
+    def note(self, role: str, text: str) -> None:
+        """What a line says."""
         if role == "model":
             self.model = text
         else:
             self.messages.append([role, text])
-        with self.path.open("a") as file:
-            file.write(json.dumps([role, text]) + "\n")
 
     def load(self) -> None:
         """Take the conversation up again. Raises RpcError when it is not kept."""
@@ -187,11 +191,8 @@ class Conversation:
         *lines, torn = self.path.read_text().split("\n")
         if torn:  # half a line, that a crash has left
             os.truncate(self.path, self.path.stat().st_size - len(torn))
-        for role, text in map(json.loads, lines):
-            if role == "model":
-                self.model = text
-            else:
-                self.messages.append([role, text])
+        for line in lines:
+            self.note(*json.loads(line))
 
     def describe(self) -> Json:
         """What a client may choose in this session: the model (which changes nothing)."""
