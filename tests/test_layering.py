@@ -18,13 +18,14 @@ WORDS: Final = frozenset({"__version__", "errors", "protocol", "domain"})
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "errors": frozenset(),
+    "at_once": frozenset(),
     "protocol": frozenset({"errors"}),
     "domain": frozenset({"errors", "protocol"}),
     "config": WORDS,
     "setting_readers": WORDS,
     "settings": WORDS | {"config", "setting_readers"},
-    "store": WORDS,
-    "processes": WORDS | {"config", "testing.demo_agent"},
+    "store": WORDS | {"at_once"},
+    "processes": WORDS | {"at_once", "config", "testing.demo_agent"},
     "actors": WORDS | {"config"},
     "web": WORDS | {"config", "actors"},
     "testing.demo_agent": frozenset(),

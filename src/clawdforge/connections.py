@@ -30,6 +30,7 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, LifespanState
 
+from clawdforge.at_once import acquire
 from clawdforge.domain.limits import MAX_CONNECTIONS
 from clawdforge.handover import PromptTaskGroup
 from clawdforge.parser_refusals import with_problem
@@ -152,11 +153,7 @@ class BoundedTCPServer(TCPServer):
             return
         if not event.data:  # the end of a body whose length was told
             return
-        await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cancelled says no more
-        try:
-            self.send_lock.acquire_nowait()  # the usual case, without a turn of the loop
-        except trio.WouldBlock:
-            await self.send_lock.acquire()
+        await acquire(self.send_lock)  # a request that is cancelled says no more
         try:
             await send_bounded(_stream_of(self), with_problem(event.data))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):

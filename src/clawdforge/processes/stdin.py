@@ -10,6 +10,8 @@ import os
 
 import trio
 
+from clawdforge.at_once import acquire
+
 
 class ChildGone(Exception):
     """The child has ended, or reads its stdin no longer. Never leaves ``processes``."""
@@ -31,11 +33,7 @@ class StdinPipe:
         message was written not at all, or its rest goes out before the next one. At most one
         message is held.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()  # with room in the pipe, no turn of the loop
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
+        await acquire(self._lock)
         try:
             self._unsent += data
             await self._flush()

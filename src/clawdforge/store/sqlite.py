@@ -17,6 +17,7 @@ from typing import TypeVar
 import apsw
 import trio
 
+from clawdforge.at_once import take
 from clawdforge.domain.events import EventBatch, EventPage
 from clawdforge.domain.files import FileRow
 from clawdforge.domain.ids import AppName, SessionId
@@ -67,10 +68,7 @@ class SqliteStore(SqliteRuns):
 
     async def _read(self, query: Callable[[apsw.Connection], Result]) -> Result:
         """Run ``query`` on a free reading connection; waits for one within the caller's scope."""
-        try:
-            reader = self._free.receive_nowait()  # the usual case, without a turn of the loop
-        except trio.WouldBlock:
-            reader = await self._free.receive()
+        reader = await take(self._free)
         try:
             return await run_on(reader, query)
         except (apsw.Error, ValueError, TypeError) as error:

@@ -19,6 +19,7 @@ import apsw
 import attrs
 import trio
 
+from clawdforge.at_once import give
 from clawdforge.errors import StoreUnavailable
 from clawdforge.store.connections import run_on
 from clawdforge.store.faults import FOREIGN, FileMoved, unavailable
@@ -97,10 +98,7 @@ class Writer:
         """
         write = Write(operation)
         try:
-            try:
-                self._send.send_nowait(write)  # the usual case, without a turn of the loop
-            except trio.WouldBlock:
-                await self._send.send(write)
+            await give(self._send, write)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             raise StoreUnavailable("the ledger is closed") from None
         return await write.wait()
