@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import secrets
 import time
@@ -161,22 +162,34 @@ async def clear_orphans(store: Store, data_dir: Path) -> None:
         log.warning("directories of sessions that are no more removed", count=count)
 
 
+LOOK_AGAIN_SECS: Final = 10.0
+"""What is not installed is looked for again after so long, so that ``setup`` shows in a service that
+runs: looking is a fifth of a millisecond, as much as all else that a trivial request costs."""
+
+
 class VersionProbe:
     """What is installed, as our lock files pin it. What was found once is not looked for again."""
 
-    def __init__(self, runtime_dir: Path) -> None:
+    def __init__(self, runtime_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._runtime_dir = runtime_dir
+        self._clock = clock
         self._found = Versions()
+        self._look_at = -math.inf
 
     def __call__(self) -> Versions:
-        """No program is run; what is missing is looked for again, so that ``setup`` shows."""
-        if not (self._found.acpx_present and self._found.claude_present):
-            acpx = find_runtime(self._runtime_dir, "acpx")
-            claude = find_runtime(self._runtime_dir, "claude")
-            self._found = Versions(
-                acpx_present=acpx is not None,
-                acpx_version=acpx.packages["acpx"] if acpx else None,
-                claude_present=claude is not None,
-                claude_version=claude.packages["@anthropic-ai/claude-code"] if claude else None,
-            )
+        """No program is run. Looks at the disk once, and now and then while a part is missing."""
+        is_all_there = self._found.acpx_present and self._found.claude_present
+        if not is_all_there and self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK_AGAIN_SECS
+            self._found = self._look()
         return self._found
+
+    def _look(self) -> Versions:
+        acpx = find_runtime(self._runtime_dir, "acpx")
+        claude = find_runtime(self._runtime_dir, "claude")
+        return Versions(
+            acpx_present=acpx is not None,
+            acpx_version=acpx.packages["acpx"] if acpx else None,
+            claude_present=claude is not None,
+            claude_version=claude.packages["@anthropic-ai/claude-code"] if claude else None,
+        )
