@@ -28,6 +28,7 @@ class Shelf:
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """In the place of the disk."""
     shelf = Shelf()
     monkeypatch.setattr(app, "find_runtime", shelf.find)
     return shelf

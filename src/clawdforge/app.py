@@ -163,8 +163,8 @@ async def clear_orphans(store: Store, data_dir: Path) -> None:
 
 
 LOOK_AGAIN_SECS: Final = 10.0
-"""What is not installed is looked for again after so long, so that ``setup`` shows in a service that
-runs: looking is a fifth of a millisecond, as much as all else that a trivial request costs."""
+"""What is not installed is looked for again after so long, so that ``setup`` shows in a running
+service: looking is a fifth of a millisecond, as much as all else that a trivial request costs."""
 
 
 class VersionProbe:

@@ -32,8 +32,8 @@ async def take(channel: trio.MemoryReceiveChannel[Message]) -> Message:
         return await channel.receive()
 
 
-async def acquire(lock: trio.Lock) -> None:
-    """Hold it; waits while somebody else does. The caller releases it."""
+async def acquire(lock: trio.Lock | trio.Semaphore) -> None:
+    """Hold it; waits while somebody else does, or too many do. The caller releases it."""
     await trio.lowlevel.checkpoint_if_cancelled()
     try:
         lock.acquire_nowait()

@@ -7,11 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
 
-import apsw
 import pytest
 import trio
 import trio.testing
@@ -19,24 +17,15 @@ import trio.testing
 from clawdforge.errors import StoreUnavailable
 from clawdforge.store.memory import MemoryStore
 from clawdforge.store.sqlite import SqliteStore, open_sqlite_store
+from clawdforge.testing.bad_disk import open_bad_disk
 
 from .examples import LAB, ended, from_outside, session, session_id, start_locker, turn
 
 
-@pytest.fixture
-def opened() -> Iterator[list[apsw.Connection]]:
-    """Every connection opened after it, the writing one first."""
-    seen: list[apsw.Connection] = []
-    apsw.connection_hooks.append(seen.append)
-    yield seen
-    apsw.connection_hooks.remove(seen.append)
-
-
-async def pragma(db: apsw.Connection, name: str, value: int | None = None) -> int:
-    """Turn a knob of a connection that is open elsewhere."""
-    in_its_thread = cast("apsw.AsyncConnection", db)
-    answer = await in_its_thread.async_run(db.pragma, name, *([] if value is None else [value]))
-    return int(answer or 0)
+async def pragma(store: SqliteStore, name: str, value: int | None = None) -> int:
+    """Turn a knob of the connection that writes, in its own thread, where the writer lives."""
+    arguments = [] if value is None else [value]
+    return int(await store._write(lambda db: db.pragma(name, *arguments)) or 0)
 
 
 async def refused(write: Callable[[], Awaitable[object]]) -> str:
@@ -64,14 +53,14 @@ async def works(store: SqliteStore) -> None:
     await store.check()
 
 
-async def test_a_full_disk(database: Path, opened: list[apsw.Connection]) -> None:
+async def test_a_full_disk(database: Path) -> None:
     """SQLite may take no further page: refused as a whole, and well again when there is room."""
     async with open_sqlite_store(database) as store:
         await store.add_session(session())
-        pages = await pragma(opened[0], "page_count")
-        await pragma(opened[0], "max_page_count", pages)
+        pages = await pragma(store, "page_count")
+        await pragma(store, "max_page_count", pages)
         assert await fails_as_a_whole(store) == "the disk is full"
-        await pragma(opened[0], "max_page_count", 1_000_000)
+        await pragma(store, "max_page_count", 1_000_000)
         await works(store)
 
 
@@ -121,17 +110,16 @@ trio.run(main)
 """
 
 
-async def test_a_database_that_became_read_only(
-    database: Path, opened: list[apsw.Connection]
-) -> None:
+async def test_a_database_that_became_read_only(database: Path) -> None:
     """Refused while it may only be read; reads go on meanwhile."""
-    async with open_sqlite_store(database) as store:
-        await store.add_session(session())
-        await pragma(opened[0], "query_only", 1)
-        assert await fails_as_a_whole(store) == "the database is read-only"
-        assert await refused(store.check) == "the database is read-only"
-        await pragma(opened[0], "query_only", 0)
-        await works(store)
+    with open_bad_disk() as disk:
+        async with open_sqlite_store(database) as store:
+            await store.add_session(session())
+            disk.fault = "read-only"
+            assert await fails_as_a_whole(store) == "the database is read-only"
+            assert await refused(store.check) == "the database is read-only"
+            disk.fault = "none"
+            await works(store)
 
 
 async def test_another_program_holds_the_lock(database: Path) -> None:

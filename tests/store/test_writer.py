@@ -262,6 +262,42 @@ async def test_a_cancel_storm_loses_nothing_and_leaves_nothing_open(database: Pa
     assert in_file <= acknowledged | cancelled
 
 
+class Bug(BaseException):
+    """What nobody expects of an operation."""
+
+
+async def test_a_writer_that_fails_tells_everybody(database: Path) -> None:
+    """Who is in its transaction and who is behind it; the failure itself comes out of ``run``."""
+    hold, is_held = Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    reasons: list[str] = []
+
+    def fail(_db: apsw.Connection) -> None:
+        token.run_sync_soon(is_held.set)
+        hold.wait(30)
+        raise Bug
+
+    async def write(operation: Callable[[apsw.Connection], None]) -> None:
+        with trio.CancelScope(shield=True), pytest.raises(StoreUnavailable) as caught:
+            await writer.write(operation)
+        reasons.append(caught.value.reason)
+
+    with pytest.RaisesGroup(Bug):
+        async with open_connections(database, busy_timeout_secs=5) as connections:
+            writer = Writer(connections.writer)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.run)
+                nursery.start_soon(write, fail)
+                await is_held.wait()
+                nursery.start_soon(write, note(1))
+                await trio.testing.wait_all_tasks_blocked()
+                hold.set()
+    assert reasons == ["the writer failed", "the ledger is closed"]
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await writer.write(note(2))
+    assert noted(database) == set()
+
+
 async def test_waiting_for_room_is_the_callers_own_time(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,10 +50,11 @@ async def run_on(db: apsw.AsyncConnection, function: Callable[[apsw.Connection],
     from apsw, which would raise TooSlowError inside ``function`` on its own account.
     """
     with _no_deadline():
-        return cast("Result", await db.async_run(_run, function, db))
+        return cast("Result", await db.async_run(run_here, function, db))
 
 
-def _run(function: Callable[[apsw.Connection], Result], db: apsw.Connection) -> Result:
+def run_here(function: Callable[[apsw.Connection], Result], db: apsw.Connection) -> Result:
+    """Run ``function`` in this thread; pages that turned out to be damaged are not kept."""
     try:
         return function(db)
     except (apsw.CorruptError, apsw.NotADBError):
