@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 import trio
 import trio.testing
@@ -9,6 +12,7 @@ import trio.testing
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.turns import CancelReceipt, TurnTarget
 from clawdforge.errors import SessionNotFound, StoreUnavailable, TurnNotFound
+from clawdforge.testing.fake_launcher import FakeAgent
 from tests.actors.conftest import APP, Asked, OpenStage, Stage
 
 pytestmark = pytest.mark.virtual_time
@@ -54,6 +58,28 @@ async def test_a_deaf_agent_is_killed_and_the_receipt_says_so(open_stage: OpenSt
         assert (receipt.how, receipt.took_ms) == ("killed", 5000)
         assert await answered(asked) == "cancelled"
         assert "apples" in (await stage.turn(session, "recall:")).text
+
+
+async def test_a_turn_that_never_reached_its_agent_was_not_started(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while its files are being linked: nothing is given, waited for or killed."""
+    prompt = FakeAgent.prompt
+
+    async def link_first(agent: FakeAgent, index: int, text: str, files: Sequence[Path]) -> str:
+        await trio.sleep(60)
+        return await prompt(agent, index, text, files)
+
+    async with open_stage(cancel_grace_secs=5) as stage:
+        session = await stage.open()
+        monkeypatch.setattr(FakeAgent, "prompt", link_first)
+        asked = await stage.ask_turn(session, "hello")
+        assert await cancel(stage, session) == CancelReceipt(True, 1, "not_started", 0)
+        assert await answered(asked) == "cancelled"
+        monkeypatch.undo()
+        assert (await stage.turn(session, "recall")).ending == "completed"
+        (agent,) = stage.launcher.agents
+        assert ([seen.text for seen in agent.prompts], agent.kills) == (["recall"], 0)
 
 
 async def test_cancelling_an_idle_session_does_nothing(open_stage: OpenStage) -> None:

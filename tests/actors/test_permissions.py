@@ -199,6 +199,7 @@ async def test_what_a_mode_decides_is_in_the_audit_too(
     async with open_stage() as stage:
         session = await stage.open(permissions=mode)
         await stage.turn(session, "ask: may I?")
+        await trio.testing.wait_all_tasks_blocked()  # no turn waits for the audit
         assert noted(stage, session) == [("mode", outcome)]
         assert await pending(stage, session) == []
 
@@ -217,4 +218,5 @@ async def test_an_agent_that_asks_without_end_is_noted_in_part(open_stage: OpenS
         assert len(noted(stage, session)) == MOST_NOTES
         await asked.done.wait()
         assert (await stage.turn(session, "ask: again?")).ending == "completed"
+        await trio.testing.wait_all_tasks_blocked()
         assert len(noted(stage, session)) == MOST_NOTES + 1

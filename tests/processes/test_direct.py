@@ -52,6 +52,7 @@ class ListPipe:
         self.sent: list[dict[str, Any]] = []
         self.was_killed = False
         self.is_stuck = False
+        self.is_owed_a_rest = False
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -310,6 +311,21 @@ async def test_a_cancel_says_nothing_after_the_turn(tmp_path: Path) -> None:
             await talk.answer("session/prompt", result={"stopReason": "end_turn"})
         await talk.agent.cancel(1)
     assert "session/cancel" not in [message.get("method") for message in talk.pipe.sent]
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_prompt_that_was_begun_is_the_agents(tmp_path: Path, is_begun: bool) -> None:
+    """Of a prompt that is left half-written the rest goes out: it counts as given, else not."""
+    async with talking(tmp_path) as talk:
+        await open_with(talk)
+        talk.pipe.is_stuck, talk.pipe.is_owed_a_rest = True, is_begun
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.agent.prompt, 1, "hi", ())
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        with trio.move_on_after(0) as waiting:
+            assert await talk.agent.rejoin(1) is None
+        assert waiting.cancelled_caught == is_begun
 
 
 async def test_a_flood_of_questions_is_bounded(tmp_path: Path) -> None:

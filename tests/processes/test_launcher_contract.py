@@ -171,6 +171,47 @@ async def test_a_cancelled_turn_answers_cancelled(launcher: Launcher) -> None:
         assert await one.turn(2, "hello") == "end_turn"
 
 
+async def test_a_turn_that_was_left_is_waited_for_again(launcher: Launcher) -> None:
+    """Whoever stops waiting leaves the turn at work; a cancel ends it for who waits again."""
+    async with running(launcher, spec_of("p")) as one:
+        with trio.fail_after(DEADLINE_SECS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.agent.prompt, 1, "say: here\nsleep: 600", ())
+                await one.sink.wait_for(lambda sink: text_of(sink.events))
+                nursery.cancel_scope.cancel()
+            await one.agent.cancel(1)
+            assert await one.agent.rejoin(1) == "cancelled"
+            assert await one.agent.rejoin(1) == "cancelled"
+        assert await one.turn(2, "hello") == "end_turn"
+
+
+async def test_a_prompt_that_was_never_given_is_not_waited_for(launcher: Launcher) -> None:
+    """Left before its first byte: the agent knows of no such turn, and nobody waits for it."""
+    async with running(launcher, spec_of("q")) as one:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await one.agent.prompt(1, "hello", ())
+        assert scope.cancelled_caught
+        with trio.fail_after(DEADLINE_SECS):
+            assert await one.agent.rejoin(1) is None
+        assert one.sink.events == []
+        assert await one.turn(2, "recall") == "end_turn"
+        assert "hello" not in text_of(one.sink.events)
+
+
+async def test_a_turn_that_was_left_fails_with_its_agent(launcher: Launcher) -> None:
+    """The end of the process answers whoever waits again, too."""
+    async with running(launcher, spec_of("r")) as one:
+        with trio.fail_after(DEADLINE_SECS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.agent.prompt, 1, "say: here\ndeaf: 600", ())
+                await one.sink.wait_for(lambda sink: text_of(sink.events))
+                nursery.cancel_scope.cancel()
+            one.agent.kill()
+            with pytest.raises(AgentExited):
+                await one.agent.rejoin(1)
+
+
 async def test_a_cancel_of_another_turn_does_nothing(launcher: Launcher) -> None:
     """A cancel for a turn that is over or not begun is a no-op."""
     async with running(launcher, spec_of("f")) as one:

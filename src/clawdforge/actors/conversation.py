@@ -20,58 +20,43 @@ KILL_SECS: Final = 15.0
 """How long a killed agent's ``prompt`` may take to say so; a tree dies in about 25 ms."""
 
 
-class Answer:
-    """What the agent said at last: an ACP stop reason, or the error met instead."""
-
-    def __init__(self) -> None:
-        self.arrived = trio.Event()
-        self.value: str | ClawdforgeError = SessionGone()
-
-    async def ask(self, agent: Agent, turn: Turn) -> None:
-        """Prompt the agent and keep what comes of it."""
-        request = turn.request
-        try:
-            self.value = await agent.prompt(turn.index, request.prompt, request.files)
-        except ClawdforgeError as error:
-            self.value = error
-        self.arrived.set()
-
-
 async def converse(
     agent: Agent, turn: Turn, keeper: AgentKeeper, permissions: PermissionDesk, grace_secs: float
-) -> str | ClawdforgeError:
-    """Ask and wait; when the turn is stopped first, climb the ladder. The answer, or the error.
+) -> str | ClawdforgeError | None:
+    """Ask and wait; when the turn is stopped first, climb the ladder.
 
-    Bounded by the turn's deadline, then ``grace_secs``, then the kill.
+    What the agent said at last (an ACP stop reason), or the error met instead; None when it was
+    stopped before the agent had the prompt. Bounded by the turn's deadline, then ``grace_secs``,
+    then the kill.
     """
-    answer = Answer()
+    asked = turn.request
+    turn.how = "agent"
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer.ask, agent, turn)
-            turn.how = "agent"
-            turn.silence.begin()
-            with turn.unless_stopped(), turn.silence.scope as talking:
-                await answer.arrived.wait()
-            if talking.cancelled_caught:
-                turn.stop(turn.silence.cause)
-            if not answer.arrived.is_set():
-                permissions.cancel_all()
-                await _climb_ladder(agent, turn, keeper, answer, grace_secs)
-            nursery.cancel_scope.cancel()
+        with turn.unless_stopped() as talking:
+            turn.silence.begin(talking)
+            return await agent.prompt(turn.index, asked.prompt, asked.files)
+        turn.stop(turn.silence.cause)  # unless it was stopped by something else
+        permissions.cancel_all()
+        answer = await _climb_ladder(agent, turn, keeper, grace_secs)
+    except ClawdforgeError as error:
+        return error
+    else:
+        if answer is None:
+            turn.how = "not_started"
+        return answer
     finally:
         permissions.cancel_all()
-    return answer.value
 
 
 async def _climb_ladder(
-    agent: Agent, turn: Turn, keeper: AgentKeeper, answer: Answer, grace_secs: float
-) -> None:
+    agent: Agent, turn: Turn, keeper: AgentKeeper, grace_secs: float
+) -> str | ClawdforgeError | None:
     """Tell the agent, give it the grace, then kill its tree: the turn is over either way."""
     with trio.move_on_after(grace_secs):
         await agent.cancel(turn.index)
-        await answer.arrived.wait()
-    if not answer.arrived.is_set():
-        turn.how = "killed"
-        await keeper.kill()
-        with trio.move_on_after(KILL_SECS):
-            await answer.arrived.wait()
+        return await agent.rejoin(turn.index)
+    turn.how = "killed"
+    await keeper.kill()
+    with trio.move_on_after(KILL_SECS):
+        return await agent.rejoin(turn.index)
+    return SessionGone()

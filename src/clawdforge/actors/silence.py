@@ -13,28 +13,28 @@ from typing import Final, Literal
 import trio
 
 NO_LIMIT: Final = math.inf
+NO_LIMITS: Final = (NO_LIMIT, NO_LIMIT)
 
 
 class Silence:
-    """The clock of one turn. ``scope`` is cancelled when the agent has been silent too long."""
+    """The clock of one turn."""
 
     def __init__(self, first_output_secs: float | None, silence_secs: float | None) -> None:
-        self.scope = trio.CancelScope()
         self.has_spoken = False
+        self._scope: trio.CancelScope | None = None
+        self._latest = math.inf
         self._first_secs = NO_LIMIT if first_output_secs is None else first_output_secs
         self._later_secs = NO_LIMIT if silence_secs is None else silence_secs
         self._holds = 0
-        self._is_running = False
 
     @property
     def cause(self) -> Literal["never_spoke", "fell_silent"]:
         """Which limit it is."""
         return "fell_silent" if self.has_spoken else "never_spoke"
 
-    def begin(self) -> None:
-        """The agent has been asked."""
-        self.scope = trio.CancelScope()
-        self._is_running = True
+    def begin(self, scope: trio.CancelScope) -> None:
+        """The agent is about to be asked: in ``scope``, whose deadline comes earlier in silence."""
+        self._scope, self._latest = scope, scope.deadline
         self._restart()
 
     def heard(self) -> None:
@@ -54,5 +54,6 @@ class Silence:
 
     def _restart(self) -> None:
         limit_secs = self._later_secs if self.has_spoken else self._first_secs
-        is_resting = self._holds > 0 or not self._is_running or limit_secs == NO_LIMIT
-        self.scope.deadline = math.inf if is_resting else trio.current_time() + limit_secs
+        if self._scope is not None and (self._first_secs, self._later_secs) != NO_LIMITS:
+            until = math.inf if self._holds > 0 else trio.current_time() + limit_secs
+            self._scope.deadline = min(until, self._latest)

@@ -104,7 +104,14 @@ class Agent(Protocol):
 
         Raises AgentExited when the process ends first, AgentMisbehaved when the agent answers with
         an error, AgentNotResumable when the conversation could not be taken up. Cancelling this
-        call stops only the waiting: the turn goes on until ``cancel`` or ``kill``.
+        call stops only the waiting: the turn goes on until ``cancel`` or ``kill``, and ``rejoin``
+        waits on. A prompt that was not given to the agent yet is not given to it any more.
+        """
+
+    async def rejoin(self, turn_index: int) -> str | None:
+        """Wait again for the turn whose ``prompt`` was cancelled; answers and raises as that does.
+
+        None at once when the agent was never given that prompt. Cancelling stops only the waiting.
         """
 
     async def cancel(self, turn_index: int) -> None:

@@ -17,7 +17,7 @@ import trio
 from clawdforge.domain.ports import AgentInfo, AgentSink, PermissionRequest
 from clawdforge.errors import AgentError, AgentMisbehaved, AgentNotResumable, AgentNotStarted
 from clawdforge.processes.child import LINE_BYTES, Child, ChildCommand, ChildExit, ChildGone
-from clawdforge.processes.hosting import HostedAgent
+from clawdforge.processes.hosting import HostedAgent, TurnInHand
 from clawdforge.processes.lodging import Lodged, Lodging
 from clawdforge.processes.pending import Pending
 from clawdforge.processes.runtime import HOST, REMEDIES, node_binary
@@ -67,7 +67,6 @@ class AcpxAgent(HostedAgent):
     def __init__(self, lodged: Lodged, sink: AgentSink) -> None:
         super().__init__(lodged, sink)
         self._opening: Pending[Opened] = Pending()
-        self._turns: dict[int, Pending[str]] = {}
 
     # What the session actor calls.
 
@@ -78,16 +77,9 @@ class AcpxAgent(HostedAgent):
         """
         names = await self._lodged.stage(turn_index, files)
         text = format_prompt_with_files(text, names)
-        if self._end_reason is not None:
-            raise self._exited(was_asked=False)
-        turn = self._turns[turn_index] = Pending()
-        try:
-            await self._send(type="prompt", turn=turn_index, text=text)
-            return await turn.wait()
-        except ChildGone:  # an order is a whole line or none
-            raise self._exited(was_asked=False) from None
-        finally:
-            self._turns.pop(turn_index, None)
+        return await self._ask(
+            TurnInHand(turn_index), _line(type="prompt", turn=turn_index, text=text)
+        )
 
     async def cancel(self, turn_index: int) -> None:
         """Tell the agent to stop that turn. The host knows which turn it is at."""
@@ -135,12 +127,12 @@ class AcpxAgent(HostedAgent):
             case "opened":
                 self._opening.set(Opened(record))
             case "result":
-                self._turn(record).set(record["stop_reason"])
+                self._stop_reason_of(record).set(record["stop_reason"])
             case "failed" if record["turn"] is None:
                 self._opening.fail(self._opening_error(record["kind"], record["reason"]))
             case "failed":
                 error = AgentMisbehaved(self.name, self._plain(record["reason"]))
-                self._turn(record).fail(error)
+                self._stop_reason_of(record).fail(error)
             case "exited":
                 self.end(self._plain(record["reason"]))  # what it left behind goes with it
 
@@ -149,8 +141,6 @@ class AcpxAgent(HostedAgent):
     def _fail_all(self) -> None:
         assert self._end_reason is not None
         self._opening.fail(AgentNotStarted(self.name, self._end_reason))
-        for turn in self._turns.values():
-            turn.fail(self._exited())
 
     def _describe(self, end: ChildExit) -> str:
         if end.signal is not None:
@@ -164,19 +154,21 @@ class AcpxAgent(HostedAgent):
         is_callers_choice = kind == "wrong_model"
         return AgentNotStarted(self.name, self._plain(reason), remedy, is_callers_choice)
 
-    def _turn(self, record: Mapping[str, Any]) -> Pending[str]:
-        """The turn a line is about; a loose one if its caller has stopped waiting."""
-        return self._turns.get(record["turn"]) or Pending()
+    def _stop_reason_of(self, record: Mapping[str, Any]) -> Pending[str]:
+        """The answer that a line is about; a loose one if that turn was given up for another."""
+        turn = self._turn
+        return turn.stop_reason if turn and turn.index == record["turn"] else Pending()
 
     async def _tell(self, **order: object) -> None:
         """Send an order that nobody answers; a host that has gone needs none."""
-        with suppress(ChildGone):
-            await self._send(**order)
-
-    async def _send(self, **order: object) -> None:
-        """Write one order. ASCII only: the host's line reader also breaks at U+2028."""
         assert self._child is not None
-        await self._child.send(json.dumps(order).encode("ascii") + b"\n")
+        with suppress(ChildGone):
+            await self._child.send(_line(**order))
+
+
+def _line(**order: object) -> bytes:
+    """One order. ASCII only: the host's line reader also breaks at U+2028."""
+    return json.dumps(order).encode("ascii") + b"\n"
 
 
 def _word(value: object) -> str | None:

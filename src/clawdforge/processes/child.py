@@ -101,6 +101,11 @@ class Child:
         """
         await self._stdin.send(data)
 
+    @property
+    def is_owed_a_rest(self) -> bool:
+        """Whether a send was cancelled after its first byte: the rest goes out with the next."""
+        return self._stdin.is_owed_a_rest
+
     def close_stdin(self) -> None:
         """End the child's input. Idempotent."""
         self._stdin.close()

@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import trio
 
 from clawdforge.domain.permissions import decide_by_mode, is_offered
@@ -24,7 +23,7 @@ from clawdforge.domain.ports import AgentSink, Message, PermissionRequest
 from clawdforge.errors import AgentMisbehaved, AgentNotStarted
 from clawdforge.processes.child import Child, ChildCommand, ChildExit, ChildGone
 from clawdforge.processes.handshake import Refused, shake_hands
-from clawdforge.processes.hosting import HostedAgent
+from clawdforge.processes.hosting import HostedAgent, TurnInHand
 from clawdforge.processes.lodging import Lodged, Lodging
 from clawdforge.processes.pending import Pending
 from clawdforge.protocol.acp_client import (
@@ -68,16 +67,6 @@ def direct_command(lodging: Lodging, lodged: Lodged) -> ChildCommand:
     )
 
 
-@attrs.define(eq=False)
-class _Turn:
-    """The turn the agent is at, until its response has come: whoever waits for it."""
-
-    index: int
-    request_id: int
-    stop_reason: Pending[str] = attrs.field(factory=Pending)
-    is_cancelled: bool = False
-
-
 class DirectAgent(HostedAgent):
     """Implements :class:`clawdforge.domain.ports.Agent` over the agent's own pipes."""
 
@@ -91,7 +80,7 @@ class DirectAgent(HostedAgent):
         self._opening_id: int | None = None
         self._is_open = False
         self._takes_images = False
-        self._turn: _Turn | None = None
+        self._prompt_id: int | None = None
         self._questions: dict[str, tuple[Id, Sequence[Message]]] = {}
         self._reply_count = 0
 
@@ -102,24 +91,16 @@ class DirectAgent(HostedAgent):
 
         They are linked into the working directory first.
         """
-        attachments = await self._attach(turn_index, files)
-        if self._end_reason is not None:
-            raise self._exited(was_asked=False)
-        blocks = prompt_blocks(text, attachments)
-        request_id, line = self._peer.ask(
+        blocks = prompt_blocks(text, await self._attach(turn_index, files))
+        self._prompt_id, line = self._peer.ask(
             "session/prompt", {"sessionId": self._session_id, "prompt": blocks}
         )
-        turn = self._turn = _Turn(turn_index, request_id)
-        try:
-            await self._send(line)
-        except ChildGone:  # a prompt is a whole line or none
-            raise self._exited(was_asked=False) from None
-        return await turn.stop_reason.wait()
+        return await self._ask(TurnInHand(turn_index), line)
 
     async def cancel(self, turn_index: int) -> None:
         """Tell the agent to stop that turn, and what it asked in it gets ``cancelled``."""
         turn = self._turn
-        if turn is None or turn.index != turn_index:
+        if turn is None or turn.index != turn_index or turn.is_over:
             return
         turn.is_cancelled = True
         await self._tell(tell("session/cancel", {"sessionId": self._session_id}))
@@ -176,8 +157,7 @@ class DirectAgent(HostedAgent):
     def _take_answer(self, incoming: Answer | Refusal, size_bytes: int) -> None:
         """To a prompt or to the handshake; what comes after the opening's result is an event."""
         turn, request_id = self._turn, incoming.request_id
-        if turn is not None and request_id == turn.request_id:
-            self._turn = None
+        if turn is not None and request_id == self._prompt_id:
             self._sink.on_event(incoming.message, size_bytes)
             self._settle(turn, incoming)
         elif waiting := self._handshake.get(request_id):
@@ -187,7 +167,7 @@ class DirectAgent(HostedAgent):
                 self._is_open = self._is_open or request_id == self._opening_id
                 waiting.set(incoming.result)
 
-    def _settle(self, turn: _Turn, incoming: Answer | Refusal) -> None:
+    def _settle(self, turn: TurnInHand, incoming: Answer | Refusal) -> None:
         if isinstance(incoming, Refusal):
             turn.stop_reason.fail(AgentMisbehaved(self.name, self._plain(incoming.reason)))
             return
@@ -216,7 +196,8 @@ class DirectAgent(HostedAgent):
 
     @property
     def _is_cancelling(self) -> bool:
-        return self._turn is not None and self._turn.is_cancelled
+        turn = self._turn
+        return turn is not None and turn.is_cancelled and not turn.is_over
 
     # The rest.
 
@@ -240,8 +221,6 @@ class DirectAgent(HostedAgent):
         assert self._end_reason is not None
         for waiting in self._handshake.values():
             waiting.fail(AgentNotStarted(self.name, self._end_reason))
-        if self._turn is not None:
-            self._turn.stop_reason.fail(self._exited())
 
     def _describe(self, end: ChildExit) -> str:
         if end.signal is not None:

@@ -10,13 +10,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
 import trio
 
 from clawdforge.domain.ports import AgentExit, AgentInfo, AgentSink
 from clawdforge.errors import AgentExited
-from clawdforge.processes.child import Child, ChildExit
+from clawdforge.processes.child import Child, ChildExit, ChildGone
 from clawdforge.processes.lodging import Lodged
+from clawdforge.processes.pending import Pending
 from clawdforge.processes.plain import plain_reason
+
+
+@attrs.define(eq=False)
+class TurnInHand:
+    """The turn that the agent is at, or was at last: whoever waits for its stop reason."""
+
+    index: int
+    stop_reason: Pending[str] = attrs.field(factory=Pending)
+    is_cancelled: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the agent is at it no more."""
+        return self.stop_reason.is_settled
 
 
 class HostedAgent(ABC):
@@ -34,6 +50,7 @@ class HostedAgent(ABC):
         self._info: AgentInfo | None = None
         self._end_reason: str | None = None
         self._was_killed = False
+        self._turn: TurnInHand | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self._end_reason or 'alive'}>"
@@ -49,6 +66,11 @@ class HostedAgent(ABC):
     @abstractmethod
     async def prompt(self, turn_index: int, text: str, files: Sequence[Path]) -> str:
         """See the port. Waits without bound: the actor's scope and the process's end end it."""
+
+    async def rejoin(self, turn_index: int) -> str | None:
+        """See the port. Waits without bound, as ``prompt`` does."""
+        turn = self._turn
+        return await turn.stop_reason.wait() if turn and turn.index == turn_index else None
 
     @abstractmethod
     async def cancel(self, turn_index: int) -> None:
@@ -99,14 +121,33 @@ class HostedAgent(ABC):
 
     # What a transport uses and adds.
 
+    async def _ask(self, turn: TurnInHand, line: bytes) -> str:
+        """Write a prompt and wait for its stop reason. It is the agent's from its first byte on."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._child is None or self._end_reason is not None:
+            raise self._exited(was_asked=False)
+        self._turn = turn
+        try:
+            await self._child.send(line)
+        except ChildGone:  # a message is a whole line or none
+            self._turn = None
+            raise self._exited(was_asked=False) from None
+        except trio.Cancelled:
+            if not self._child.is_owed_a_rest:
+                self._turn = None
+            raise
+        return await turn.stop_reason.wait()
+
     def _end(self, reason: str) -> None:
         if self._end_reason is None:
             self._end_reason = reason
+        if self._turn is not None:
+            self._turn.stop_reason.fail(self._exited())
         self._fail_all()
 
     @abstractmethod
     def _fail_all(self) -> None:
-        """Fail whatever waits on the process: ``_end_reason`` is set. May be called again."""
+        """Fail whatever else waits on the process: ``_end_reason`` is set. May be called again."""
 
     @abstractmethod
     def _describe(self, end: ChildExit) -> str:

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
-import outcome
 import trio
 
 Value = TypeVar("Value")
 
 
 class Pending(Generic[Value]):
-    """Set or failed once; what comes later is ignored."""
+    """Set or failed once; what comes later is ignored. May be waited for again and again."""
 
     def __init__(self) -> None:
-        self._outcome: outcome.Outcome[Value] | None = None
+        self._value: Value | None = None
+        self._error: Exception | None = None
         self._settled = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<Pending {self._outcome!r}>"
+        if not self.is_settled:
+            return "<Pending>"
+        return f"<Pending {self._value if self._error is None else self._error!r}>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether ``wait`` would answer at once."""
+        return self._settled.is_set()
 
     def set(self, value: Value) -> None:
         """Here it is."""
-        self._settle(outcome.Value(value))
+        if not self.is_settled:
+            self._value = value
+            self._settled.set()
 
     def fail(self, error: Exception) -> None:
         """It will never come: whoever waits gets ``error``."""
-        self._settle(outcome.Error(error))
-
-    def _settle(self, result: outcome.Outcome[Value]) -> None:
-        if self._outcome is None:
-            self._outcome = result
+        if not self.is_settled:
+            self._error = error
             self._settled.set()
 
     async def wait(self) -> Value:
         """Unbounded by itself: the end of the process settles it at the latest."""
         await self._settled.wait()
-        assert self._outcome is not None
-        return self._outcome.unwrap()
+        if self._error is not None:
+            raise self._error
+        return cast("Value", self._value)

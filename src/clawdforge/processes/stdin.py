@@ -26,6 +26,11 @@ class StdinPipe:
         self._lock = trio.Lock()
         self._unsent = bytearray()
 
+    @property
+    def is_owed_a_rest(self) -> bool:
+        """Whether a message was begun and not ended: its rest goes out before any other."""
+        return bool(self._unsent)
+
     async def send(self, data: bytes) -> None:
         """Write ``data`` to its end, after whoever came first. Raises ChildGone.
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
-import outcome
 import trio
 
 from clawdforge.domain.ids import SessionId
@@ -170,13 +169,21 @@ class FakeTurn:
         self.scope = trio.CancelScope()
         self.is_deaf = False
         self.answered = trio.Event()
-        self.answer: outcome.Outcome[str] | None = None
+        self.answer: str | ClawdforgeError | None = None
 
-    def resolve(self, answer: outcome.Outcome[str]) -> None:
-        """Give the answer; only the first counts."""
+    def resolve(self, answer: str | ClawdforgeError) -> None:
+        """Give the stop reason, or the error met instead; only the first counts."""
         if self.answer is None:
             self.answer = answer
             self.answered.set()
+
+    async def wait(self) -> str:
+        """The answer. Unbounded: the caller owns the deadline of a turn."""
+        await self.answered.wait()
+        assert self.answer is not None
+        if isinstance(self.answer, ClawdforgeError):
+            raise self.answer
+        return self.answer
 
 
 class FakeAgent:
@@ -204,14 +211,18 @@ class FakeAgent:
 
     async def prompt(self, turn_index: int, text: str, files: Sequence[Path]) -> str:
         """Run one turn, as the port says."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.exit is not None:
             raise AgentExited(self.spec.profile.name, self.exit.reason, was_asked=False)
         self.prompts.append(SeenPrompt(turn_index, text, tuple(files)))
         turn = self._turn = FakeTurn(turn_index)
         self.nursery.start_soon(self._work, turn, text)
-        await turn.answered.wait()  # unbounded: the caller owns the deadline of a turn
-        assert turn.answer is not None
-        return turn.answer.unwrap()
+        return await turn.wait()
+
+    async def rejoin(self, turn_index: int) -> str | None:
+        """Wait again for that turn."""
+        turn = self._turn
+        return await turn.wait() if turn and turn.turn_index == turn_index else None
 
     async def cancel(self, turn_index: int) -> None:
         """Hear a cancel, unless deaf."""
@@ -240,7 +251,7 @@ class FakeAgent:
             self.exit = AgentExit(reason, was_killed)
             self.ended.set()
         if self._turn is not None:
-            self._turn.resolve(outcome.Error(AgentExited(self.spec.profile.name, reason)))
+            self._turn.resolve(AgentExited(self.spec.profile.name, reason))
 
     def emit(self, message: Message) -> None:
         """Send one message, as the agent would."""
@@ -260,11 +271,9 @@ class FakeAgent:
 
     async def _work(self, turn: FakeTurn, text: str) -> None:
         try:
-            stop_reason = await self._answer(turn, text)
+            turn.resolve(await self._answer(turn, text))
         except ClawdforgeError as error:
-            turn.resolve(outcome.Error(error))
-        else:
-            turn.resolve(outcome.Value(stop_reason))
+            turn.resolve(error)
 
     async def _answer(self, turn: FakeTurn, text: str) -> str:
         """One turn up to its stop reason. Raises AgentMisbehaved, AgentExited."""
