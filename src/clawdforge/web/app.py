@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 import structlog
-from quart import Response, request
+import trio
+from quart import Request, Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from clawdforge.config import Config
 from clawdforge.domain.access import AccessRules, admit
 from clawdforge.errors import ClawdforgeError, TooLarge
 from clawdforge.web import (
@@ -32,7 +34,7 @@ from clawdforge.web.bodies import narrow
 from clawdforge.web.connection import RequestConnection
 from clawdforge.web.documents import with_documents
 from clawdforge.web.edge import Asgi, Edge, request_secs
-from clawdforge.web.operations import Operation, mount, respond
+from clawdforge.web.operations import Operation, View, mount, respond
 from clawdforge.web.problems import OUR_BUG, Problem, describe_error, describe_status
 from clawdforge.web.service import Service
 from clawdforge.web.trace import Trace
@@ -57,9 +59,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = with_documents(
 )
 """The whole API."""
 
-BODY_SECS: Final = 60
-"""How long a body may take to arrive; then 408."""
-
 
 def make_edge(service: Service) -> Edge:
     """The ASGI application to serve: the routes behind the edge that bounds and cures them."""
@@ -68,42 +67,59 @@ def make_edge(service: Service) -> Edge:
     return Edge(app, bound_secs=request_secs(config), max_body_bytes=config.max_body_bytes)
 
 
-def make_app(service: Service) -> QuartTrio:
+def make_app(service: Service) -> ShortWay:
     """The framework's application over a service."""
-    app = QuartTrio("clawdforge", static_folder=None)
-    app.asgi_http_class = RequestConnection
-    app.config["MAX_CONTENT_LENGTH"] = service.config.max_body_bytes
-    app.config["BODY_TIMEOUT"] = BODY_SECS
-    # Sending has no limit of its own: a client that takes nothing is cut off by TCP_USER_TIMEOUT,
-    # and one that takes a little at a time by the edge's bound on the whole request.
-    app.config["RESPONSE_TIMEOUT"] = None
-    app.url_map.merge_slashes = False  # "//sessions" would be a redirect with a page of HTML
-    rules = AccessRules.parse(service.config.allow_cidrs, service.config.trusted_proxies)
-
-    async def admit_address() -> None:
-        trace = Trace.of(request.scope)
-        trace.address = admit(trace.peer, trace.headers, rules)
-
-    async def answer_error(error: Exception) -> Response:
-        return _answer_error(error, service.config.max_body_bytes)
-
-    app.before_request(admit_address)
-    app.register_error_handler(Exception, answer_error)
+    app = ShortWay(service.config)
     reader = Reader(narrow(service.config))
     for operation in OPERATIONS:
         mount(app, service, reader, operation)
     return app
 
 
-def _answer_error(error: Exception, max_body_bytes: int) -> Response:
-    problem = _describe(error, max_body_bytes)
-    trace = Trace.of(request.scope)
-    if problem.kind is OUR_BUG:
-        _log.error("request failed", request_id=trace.request_id, **locate(error))
-    return respond(problem, trace.route)
+class ShortWay(QuartTrio):
+    """The framework with one way from a request to its view, and none of its contexts.
+
+    Its own way pushes two contexts, opens a session, sends five signals and asks for hooks that
+    nobody has hung up: more than the rest of a trivial request (decision 14). What is kept is what
+    we use: its requests, its routes, its responses. So ``quart.request`` is not bound here: a view
+    is given its request.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__("clawdforge", static_folder=None)
+        self.asgi_http_class = RequestConnection
+        self.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
+        # Sending has no limit of its own: a client that takes nothing is cut off by
+        # TCP_USER_TIMEOUT, one that takes a little at a time by the edge's bound on the request.
+        self.config["RESPONSE_TIMEOUT"] = None
+        self.url_map.merge_slashes = False  # "//sessions" would be a redirect with a page of HTML
+        self._routes = self.url_map.bind("localhost")
+        self._rules = AccessRules.parse(config.allow_cidrs, config.trusted_proxies)
+        self._max_body_bytes = config.max_body_bytes
+
+    async def handle_request(self, request: Request) -> Response:
+        """Let the address in, find the route, have its view answer; whatever is raised is said."""
+        trace = Trace.of(request.scope)
+        try:
+            trace.address = admit(trace.peer, trace.headers, self._rules)
+            endpoint, path = self._routes.match(request.path, request.method)
+            view = cast("View", self.view_functions[endpoint])
+            return await view(request, **path)
+        except trio.Cancelled:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place where errors become answers
+            return self._answer_error(error, trace)
+
+    def _answer_error(self, error: BaseException, trace: Trace) -> Response:
+        while isinstance(error, BaseExceptionGroup):  # of a handler with tasks: the first counts
+            error = error.exceptions[0]
+        problem = _describe(error, self._max_body_bytes)
+        if problem.kind is OUR_BUG:
+            _log.error("request failed", request_id=trace.request_id, **locate(error))
+        return respond(problem, trace.route)
 
 
-def _describe(error: Exception, max_body_bytes: int) -> Problem:
+def _describe(error: BaseException, max_body_bytes: int) -> Problem:
     if isinstance(error, RequestEntityTooLarge):
         return describe_error(TooLarge("body", max_body_bytes))
     if isinstance(error, HTTPException) and error.code is not None and error.code >= 400:

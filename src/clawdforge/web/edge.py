@@ -17,7 +17,6 @@ Its duties, each for a reason measured on hypercorn 0.18 with quart-trio 0.12 an
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -28,7 +27,8 @@ import structlog
 import trio
 
 from clawdforge.config import MIB, Config
-from clawdforge.errors import ClawdforgeError, ShuttingDown, TooSlow
+from clawdforge.domain.admission import RETRY_DRAINING_SECS
+from clawdforge.errors import ClawdforgeError, ShuttingDown
 from clawdforge.web.outflow import Outflow
 from clawdforge.web.problems import (
     CONTENT_TYPE,
@@ -40,8 +40,6 @@ from clawdforge.web.problems import (
 )
 from clawdforge.web.trace import Trace
 from clawdforge.web.weight import Scales
-
-_log: Final = structlog.get_logger("clawdforge.access")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -59,7 +57,9 @@ STALL_SECS: Final = 30.0
 WORD_SECS: Final = 2.0
 """How long it may take to tell it so."""
 
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
+_FRAMEWORKS: Final = frozenset({b"content-length", b"content-type"})
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
 """A Host header (RFC 9110, 7.2); anything else is 400 (RFC 9112, 3.2)."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -86,6 +86,7 @@ class Edge:
         self._bound_secs = bound_secs
         self._stall_secs = stall_secs
         self._exchanges: set[Exchange] = set()
+        self._log = structlog.get_logger("clawdforge.access").bind()  # once, not for every line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -112,8 +113,7 @@ class Edge:
         """End every request that has no answer yet: 503, the server is shutting down."""
         for exchange in self._exchanges:
             if exchange.trace.status is None:
-                exchange.is_called_off = True
-                exchange.scope.cancel()
+                exchange.trace.patience.end(ShuttingDown(RETRY_DRAINING_SECS))
 
     def call_off_streams(self) -> None:
         """Have every live answer end now, with a word."""
@@ -122,18 +122,21 @@ class Edge:
                 exchange.trace.outflow.call_off()
 
     async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = dict(scope)
         trace = Trace.begin(scope, secrets.token_hex(8))
         exchange = Exchange(trace, receive, send, self._stall_secs)
         began_at = trio.current_time()
+        weight = self._scales.weigh(trace)
+        problem = find_policy_fault(scope, trace) or self._scales.find_no_room(weight)
+        self._scales.bytes += weight
         self._exchanges.add(exchange)
         try:
-            await self._answer(scope, exchange)
+            await self._bound(scope, exchange, problem)
         finally:
+            self._scales.bytes -= weight
             trace.leavings.settle()
             self._exchanges.discard(exchange)
             exchange.is_over.set()
-            _log.info(
+            self._log.info(
                 "request",
                 request_id=trace.request_id,
                 method=scope["method"],
@@ -144,22 +147,19 @@ class Edge:
                 ms=round((trio.current_time() - began_at) * 1000),
             )
 
-    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
-        with self._scales.carrying(scope) as too_heavy:
-            await self._bound(scope, exchange, find_policy_fault(scope) or too_heavy)
-
     async def _bound(self, scope: Scope, exchange: Exchange, problem: Problem | None) -> None:
+        trace = exchange.trace
         if problem is None:
-            exchange.scope.deadline = trio.current_time() + self._bound_secs
+            trace.patience.begin(self._bound_secs)
             try:
-                with exchange.scope:
-                    await self._app(without_host(scope), exchange.receive, exchange.send)
+                with trace.patience.scope as bound:
+                    await self._app(for_framework(scope, trace), exchange.receive, exchange.send)
             except Exception as error:  # noqa: BLE001 - the last line before the server's own log
-                _log.error("edge failed", error=type(error).__name__)
+                self._log.error("edge failed", error=type(error).__name__)
                 problem = describe_error(error)
-            if exchange.scope.cancelled_caught:
-                problem = describe_error(ShuttingDown(5) if exchange.is_called_off else TooSlow())
-        if problem is not None and exchange.trace.status is None:
+            if bound.cancelled_caught:
+                problem = describe_error(trace.patience.otherwise)
+        if problem is not None and trace.status is None:
             with trio.move_on_after(2 * LINGER_SECS):
                 await exchange.refuse(problem)
 
@@ -172,8 +172,6 @@ class Exchange:
     _receive: Receive
     _send: Send
     _stall_secs: float
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    is_called_off: bool = False
     is_over: trio.Event = attrs.field(factory=trio.Event)
     _is_finishing: bool = False
     _late_bytes: int = 0
@@ -227,8 +225,7 @@ class Exchange:
     def _begin(self, status: int) -> None:
         """The answer begins: nobody wants the body's rest. A live one ends by its own rules."""
         self.trace.status = status
-        if self.trace.outflow is not None:
-            self.scope.deadline = math.inf
+        self.trace.patience.answer(is_live=self.trace.outflow is not None)
         if self.trace.inflow is not None:
             self.trace.inflow.close()
 
@@ -278,24 +275,29 @@ class Exchange:
         return []
 
 
-def find_policy_fault(scope: Scope) -> Problem | None:
+def find_policy_fault(scope: Scope, trace: Trace) -> Problem | None:
     """What is refused before anything reads it, if this is."""
     if scope["method"] == "CONNECT":
         return describe_status(405)
-    names = {name.lower() for name, _ in scope["headers"]}
-    if {b"content-length", b"transfer-encoding"} <= names:
+    names = {name for name, _ in trace.headers}
+    if "content-length" in names and "transfer-encoding" in names:
         # Where the request ends is in doubt, and so is where the next one would begin.
         return describe_status(400, (("connection", "close"),))
-    hosts = {value for name, value in scope["headers"] if name.lower() == b"host"}
+    hosts = {value for name, value in trace.headers if name == "host"}
     if len(hosts) > 1 or any(_HOST.fullmatch(host) is None for host in hosts):
         return describe_status(400)
     return None
 
 
-def without_host(scope: Scope) -> Scope:
-    """The scope with a Host that the framework can take: it parses it, and fails on long names."""
-    others = [pair for pair in scope["headers"] if pair[0].lower() != b"host"]
-    return {**scope, "headers": [*others, (b"host", b"localhost")]}
+def for_framework(scope: Scope, trace: Trace) -> Scope:
+    """The scope with the headers that the framework reads: all others are read from the trace.
+
+    It also gets a Host that it can take: it parses it, and fails on long names.
+    """
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() in _FRAMEWORKS]
+    framed = {**scope, "headers": [*headers, (b"host", b"localhost")]}
+    trace.put_into(framed)
+    return framed
 
 
 async def refuse_early(scope: Scope, receive: Receive, send: Send, error: ClawdforgeError) -> None:
@@ -303,7 +305,7 @@ async def refuse_early(scope: Scope, receive: Receive, send: Send, error: Clawdf
     if scope["type"] != "http":
         await _refuse_websocket(send)
         return
-    trace = Trace.begin(dict(scope), secrets.token_hex(8))
+    trace = Trace.begin(scope, secrets.token_hex(8))
     exchange = Exchange(trace, receive, send, STALL_SECS)
     await exchange.refuse(describe_error(error))
 

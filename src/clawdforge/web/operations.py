@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import attrs
-import trio
-from quart import Response, request
+from quart import Request, Response
 from quart_trio import QuartTrio
 
 from clawdforge.config import Config
 from clawdforge.domain.access import Address
 from clawdforge.domain.ids import AppName
-from clawdforge.errors import ClawdforgeError, TooSlow
+from clawdforge.errors import BodyTooSlow, ClawdforgeError
 from clawdforge.web.answers import Done, Page, to_json
 from clawdforge.web.auth import authenticate_admin, authenticate_app
 from clawdforge.web.bodies import Nothing
@@ -31,8 +30,14 @@ from clawdforge.web.wire import Reader
 
 Asked = TypeVar("Asked")
 
+View = Callable[..., Awaitable[Response]]
+"""What answers the requests of a route: given the request, and the parameters of its path."""
+
 Gate = Literal["open", "app", "admin"]
 """Whom a route lets in: anybody whose address may connect, an app, the admin."""
+
+BODY_SECS: Final = 60.0
+"""How long a body may take to arrive; then 408."""
 
 SHORT_SECS: Final = 30.0
 """Bound of a route that only reads or writes the ledger: it takes milliseconds, or it is stuck."""
@@ -107,21 +112,18 @@ class Operation:
 def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation) -> None:
     """Make the operation a route."""
 
-    async def view(**path: str) -> Response:
+    async def view(request: Request, **path: str) -> Response:
         trace = Trace.of(request.scope)
         trace.route = operation.instance
         caller = await _let_in(service, operation.gate, trace)
         if operation.is_form:
-            asked: object = _form(operation, service.config, reader, trace)
+            asked: object = _form(operation, service.config, reader, request, trace)
         else:
-            asked = await _read(reader, operation)
+            trace.patience.allow(BODY_SECS, BodyTooSlow())
+            asked = await _read(reader, operation, request)
         call = Call(service=service, app=caller, asked=asked, path=path, trace=trace)
-        try:
-            with trio.fail_after(operation.bound_secs(service.config)):
-                answer = await operation.handle(call)
-        except trio.TooSlowError:
-            raise TooSlow from None
-        return respond(answer, operation.instance)
+        trace.patience.allow(operation.bound_secs(service.config))
+        return respond(await operation.handle(call), operation.instance)
 
     app.add_url_rule(
         operation.path,
@@ -148,7 +150,9 @@ def _known(address: Address | None) -> Address:
     return address
 
 
-def _form(operation: Operation, config: Config, reader: Reader, trace: Trace) -> Form[object]:
+def _form(
+    operation: Operation, config: Config, reader: Reader, request: Request, trace: Trace
+) -> Form[object]:
     """The form, of which nothing has been read yet."""
     assert trace.inflow is not None, "the edge streams the bodies of forms"
     return Form(
@@ -161,10 +165,10 @@ def _form(operation: Operation, config: Config, reader: Reader, trace: Trace) ->
     )
 
 
-async def _read(reader: Reader, operation: Operation) -> object:
+async def _read(reader: Reader, operation: Operation, request: Request) -> object:
     """The body or the query, structured. Raises InvalidRequest; the framework's 408 and 413."""
     if operation.method == "POST":
-        raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        raw = await request.body
         if not raw and (operation.is_body_optional or operation.asks is Nothing):
             return operation.asks()
         return reader.read_body(operation.asks, raw)

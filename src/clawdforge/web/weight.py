@@ -7,13 +7,11 @@ its size. So a large one is let in only while the others leave room for it; else
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from clawdforge.errors import MachineFull
-from clawdforge.web.inflow import STREAMED
 from clawdforge.web.problems import Problem, describe_error
+from clawdforge.web.trace import Trace
 
 SMALL_BYTES: Final = 64 * 1024
 
@@ -34,26 +32,21 @@ class Scales:
     def __repr__(self) -> str:
         return f"<Scales {self.bytes} of {self.limit_bytes} bytes>"
 
-    @contextmanager
-    def carrying(self, scope: MutableMapping[str, Any]) -> Iterator[Problem | None]:
-        """Count the request's body for as long as the block runs; or the refusal, uncounted."""
-        weight = self._weigh(scope)
-        if weight and self.bytes + weight > self.limit_bytes:
-            yield describe_error(MachineFull(RETRY_SECS, "room for large bodies"))
-            return
-        self.bytes += weight
-        try:
-            yield None
-        finally:
-            self.bytes -= weight
-
-    def _weigh(self, scope: MutableMapping[str, Any]) -> int:
+    def weigh(self, trace: Trace) -> int:
         """What the body may come to; 0 when it is small, streamed, or too large to be taken."""
-        if (scope["method"], scope["path"]) in STREAMED:
+        if trace.inflow is not None:
             return 0
-        headers = dict(scope["headers"])
-        if b"transfer-encoding" in headers:
-            return self._max_body_bytes  # it does not say
-        length = headers.get(b"content-length", b"0")
-        size = int(length) if length.isdigit() else self._max_body_bytes
+        size = 0
+        for name, value in trace.headers:
+            if name == "transfer-encoding":
+                return self._max_body_bytes  # it does not say
+            if name == "content-length":
+                is_number = value.isascii() and value.isdigit()
+                size = int(value) if is_number else self._max_body_bytes
         return size if SMALL_BYTES < size <= self._max_body_bytes else 0
+
+    def find_no_room(self, weight: int) -> Problem | None:
+        """The refusal of a body that does not fit beside the others."""
+        if weight and self.bytes + weight > self.limit_bytes:
+            return describe_error(MachineFull(RETRY_SECS, "room for large bodies"))
+        return None
