@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -47,6 +48,14 @@ class ServerConfig(HypercornConfig):
 
     max_connections: int = MAX_CONNECTIONS
     open_connections: int = 0
+    _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Hypercorn's own, made once a second: the date is all that changes."""
+        second = int(time.time())
+        if self._dated[0] != second:
+            self._dated = (second, super().response_headers(protocol))
+        return self._dated[1]
 
 
 class IdleWatch:

@@ -27,7 +27,7 @@ from clawdforge.store.files import DiskShelf
 from clawdforge.store.memory import MemoryStore
 from clawdforge.web.app import make_edge
 from clawdforge.web.auth import hash_token
-from clawdforge.web.edge import Edge
+from clawdforge.web.edge import HANGUP, Edge
 from clawdforge.web.service import NewRun, NewSession, NewTurn, TurnTicket, Versions
 
 ADMIN = "an admin secret of some length"
@@ -325,7 +325,7 @@ async def ask(
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs],
         "client": None if peer is None else (peer, 50000),
         "server": ("127.0.0.1", 8800),
-        "extensions": {},
+        "extensions": {HANGUP: lambda _: None},
     }
     with trio.fail_after(patience):
         await edge(scope, receive, send)

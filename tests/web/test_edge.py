@@ -16,7 +16,9 @@ import trio.testing
 from clawdforge import server
 from clawdforge.config import Config
 from clawdforge.domain.limits import FilePlan
+from clawdforge.handover import Inbox
 from clawdforge.web import edge as edge_module
+from clawdforge.web import operations
 from clawdforge.web.app import make_app, make_edge
 from clawdforge.web.edge import Edge
 from tests.web.stage import (
@@ -165,7 +167,56 @@ async def test_caller_that_leaves_cancels_its_request(target: str, how: str) -> 
         assert service.was_cancelled
 
 
+@pytest.mark.parametrize("target", ["/sessions", TURN, "/run"])
+async def test_half_a_body_is_nobodys(target: str) -> None:
+    """A caller that leaves in the middle of its body has asked for nothing."""
+    service = await make_service()
+    whole = request_bytes("POST", target, PROMPT + b" " * 100)
+    with structlog.testing.capture_logs() as lines:
+        async with open_site(service) as site:
+            stream = await site.connect()
+            await stream.send_all(whole[:-100])  # JSON that is whole, in a body that is not
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+            with trio.fail_after(5):
+                while not [line for line in lines if line["event"] == "request"]:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert service.asked == []
+    assert [line["status"] for line in lines if line["event"] == "request"] == [None]
+
+
+async def test_caller_that_has_left_before_it_was_heard() -> None:
+    """A word that comes before anybody listens is told to who listens then."""
+    inbox, calls = Inbox(2), []
+    await inbox.put({"type": "http.disconnect"})
+    inbox.when_hung_up(lambda: calls.append("gone"))
+    assert calls == ["gone"]
+
+
+async def test_word_of_a_hang_up_needs_no_reader() -> None:
+    """With messages that nobody has taken, and nobody at work on them, it is told at once."""
+    inbox, calls = Inbox(2), []
+    inbox.when_hung_up(lambda: calls.append("gone"))
+    await inbox.put({"type": "http.request", "body": b"x", "more_body": True})
+    await inbox.put({"type": "http.disconnect"})
+    assert calls == ["gone"]
+    kinds = [(await inbox.take())["type"] for _ in range(2)]
+    assert kinds == ["http.request", "http.disconnect"]
+
+
 # --- bounds ---------------------------------------------------------------------------------------
+
+
+async def test_body_that_stops_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """408 after a while, said to be the body's fault, and the handler was never asked."""
+    monkeypatch.setattr(operations, "BODY_SECS", 0.2)
+    service = await make_service()
+    async with open_site(service) as site, await site.connect() as stream:
+        await stream.send_all(request_bytes("POST", TURN, PROMPT + b" " * 100)[:-100])
+        with trio.fail_after(5):
+            status, body = await read_response(stream)
+    assert (status, b"the body did not arrive in time" in body) == (408, True)
+    assert service.asked == []
 
 
 async def test_request_is_bounded() -> None:

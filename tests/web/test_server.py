@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 import attrs
+import hypercorn.protocol.http_stream
 import hypercorn.run
 import hypercorn.trio.run
 import hypercorn.trio.task_group
@@ -23,11 +25,16 @@ import trio
 
 from clawdforge import asgi, server
 from clawdforge.config import Config
-from clawdforge.connections import BoundedTCPServer, install_bounded_connections
+from clawdforge.connections import (
+    BoundedTCPServer,
+    ServerConfig,
+    install_bounded_connections,
+)
 from clawdforge.errors import DataDirectoryBusy, WrongConfiguration
 from clawdforge.handover import PromptTaskGroup
 from clawdforge.listening import UNREAD_SECS, bind_listener, listen, split_bind, url_of
 from clawdforge.server import Stopping, run_service, serve_until_stopped
+from clawdforge.web.edge import HANGUP
 from clawdforge.worker_exit import remembering
 from tests.web.stage import (
     ADMIN,
@@ -146,9 +153,23 @@ def test_hypercorn_is_the_one_that_was_cured() -> None:
         "await self.protocol.handle(Closed())",
     ):
         assert line in source
-    source = inspect.getsource(hypercorn.trio.task_group)
-    assert "app_receive_channel.receive," in source
-    assert "return app_send_channel.send" in source
+    spawned = inspect.getsource(hypercorn.trio.task_group.TaskGroup.spawn_app)
+    *_, arguments = spawned.partition("self._nursery.start_soon(")
+    assert [line.strip() for line in arguments.splitlines() if line.strip()] == [
+        "_handle,",
+        "app,",
+        "config,",
+        "scope,",
+        "app_receive_channel.receive,",
+        "send,",
+        "trio.to_thread.run_sync,",
+        "trio.from_thread.run,",
+        ")",
+        "return app_send_channel.send",
+    ]
+    source = inspect.getsource(hypercorn.protocol.http_stream.HTTPStream.handle)
+    assert '"extensions": {},' in source
+    assert 'await self.app_put({"type": "http.disconnect"})' in source
 
 
 def test_our_connection_classes_are_used() -> None:
@@ -156,6 +177,21 @@ def test_our_connection_classes_are_used() -> None:
     install_bounded_connections()
     assert vars(hypercorn.trio.run)["TCPServer"] is BoundedTCPServer
     assert vars(hypercorn.trio.tcp_server)["TaskGroup"] is PromptTaskGroup
+
+
+def test_the_date_goes_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers of one second are made once, and those of the next anew (RFC 9110, 6.6.1)."""
+    now = [1_790_000_000.2]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr("hypercorn.config.time", lambda: now[0])
+    config = ServerConfig()
+    config.include_server_header = False
+    first = config.response_headers("h11")
+    now[0] += 0.5
+    assert config.response_headers("h11") is first
+    now[0] += 0.5
+    assert first == [(b"date", b"Mon, 21 Sep 2026 14:13:20 GMT")]
+    assert config.response_headers("h11") == [(b"date", b"Mon, 21 Sep 2026 14:13:21 GMT")]
 
 
 def test_exit_code_of_the_command_is_kept() -> None:
@@ -417,7 +453,8 @@ async def test_asgi_lives_between_start_and_stop(monkeypatch: pytest.MonkeyPatch
             "client": ("127.0.0.1", 1),
         }
         scope |= {"path": "/livez", "raw_path": b"/livez", "query_string": b"", "root_path": ""}
-        scope |= {"http_version": "1.1", "scheme": "http", "asgi": {}, "extensions": {}}
+        scope |= {"http_version": "1.1", "scheme": "http", "asgi": {}}
+        scope["extensions"] = {HANGUP: lambda _: None}
         todo = [{"type": "http.request", "body": b"", "more_body": False}]
         answers.clear()
 

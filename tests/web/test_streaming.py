@@ -14,7 +14,7 @@ import trio.testing
 
 from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.web.app import make_edge
-from clawdforge.web.edge import STALL_SECS, Edge
+from clawdforge.web.edge import HANGUP, STALL_SECS, Edge
 from clawdforge.web.streams import HEARTBEAT_SECS
 from tests.actors.conftest import OpenStage, Stage
 from tests.actors.conftest import open_stage as open_stage  # noqa: PLC0414 - a fixture to use here
@@ -47,15 +47,15 @@ class Listener:
     done: trio.Event = attrs.field(factory=trio.Event)
     is_deaf: bool = False
     body: bytes = b""
-    _gone: trio.Event = attrs.field(factory=trio.Event)
+    _acts: list[Callable[[], None]] = attrs.field(factory=list)
     _todo: list[bytes] = attrs.field(factory=list)
     _hears: trio.Event = attrs.field(factory=trio.Event)
 
     async def receive(self) -> dict[str, Any]:
         if self._todo:
             return {"type": "http.request", "body": self._todo.pop(), "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
+        await trio.sleep_forever()
+        raise AssertionError
 
     async def send(self, message: Any) -> None:
         await trio.lowlevel.checkpoint()
@@ -65,7 +65,8 @@ class Listener:
         self.body += message.get("body", b"")
 
     def hang_up(self) -> None:
-        self._gone.set()
+        for act in self._acts:
+            act()
 
     def hear_again(self) -> None:
         self.is_deaf = False
@@ -141,7 +142,7 @@ class House:
             "headers": [(key.encode(), value.encode()) for key, value in pairs.items()],
             "client": ("127.0.0.1", 50000),
             "server": ("127.0.0.1", 8800),
-            "extensions": {},
+            "extensions": {HANGUP: listener._acts.append},
         }
 
         async def serve() -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 import structlog
-import trio
 from quart import Request, Response
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from clawdforge.config import Config
 from clawdforge.domain.access import AccessRules, admit
-from clawdforge.errors import ClawdforgeError, TooLarge
+from clawdforge.errors import ClawdforgeError
 from clawdforge.web import (
     cancelling,
     drain,
@@ -88,14 +87,9 @@ class ShortWay(QuartTrio):
     def __init__(self, config: Config) -> None:
         super().__init__("clawdforge", static_folder=None)
         self.asgi_http_class = RequestConnection
-        self.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
-        # Sending has no limit of its own: a client that takes nothing is cut off by
-        # TCP_USER_TIMEOUT, one that takes a little at a time by the edge's bound on the request.
-        self.config["RESPONSE_TIMEOUT"] = None
         self.url_map.merge_slashes = False  # "//sessions" would be a redirect with a page of HTML
         self._routes = self.url_map.bind("localhost")
         self._rules = AccessRules.parse(config.allow_cidrs, config.trusted_proxies)
-        self._max_body_bytes = config.max_body_bytes
 
     async def handle_request(self, request: Request) -> Response:
         """Let the address in, find the route, have its view answer; whatever is raised is said."""
@@ -105,23 +99,19 @@ class ShortWay(QuartTrio):
             endpoint, path = self._routes.match(request.path, request.method)
             view = cast("View", self.view_functions[endpoint])
             return await view(request, **path)
-        except trio.Cancelled:
-            raise
         except Exception as error:  # noqa: BLE001 - the one place where errors become answers
             return self._answer_error(error, trace)
 
     def _answer_error(self, error: BaseException, trace: Trace) -> Response:
         while isinstance(error, BaseExceptionGroup):  # of a handler with tasks: the first counts
             error = error.exceptions[0]
-        problem = _describe(error, self._max_body_bytes)
+        problem = _describe(error)
         if problem.kind is OUR_BUG:
             _log.error("request failed", request_id=trace.request_id, **locate(error))
         return respond(problem, trace.route)
 
 
-def _describe(error: BaseException, max_body_bytes: int) -> Problem:
-    if isinstance(error, RequestEntityTooLarge):
-        return describe_error(TooLarge("body", max_body_bytes))
+def _describe(error: BaseException) -> Problem:
     if isinstance(error, HTTPException) and error.code is not None and error.code >= 400:
         kept = tuple(pair for pair in error.get_headers() if pair[0] == "Allow")
         return describe_status(error.code, kept)

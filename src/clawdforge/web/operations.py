@@ -120,7 +120,7 @@ def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation
             asked: object = _form(operation, service.config, reader, request, trace)
         else:
             trace.patience.allow(BODY_SECS, BodyTooSlow())
-            asked = await _read(reader, operation, request)
+            asked = await _read(reader, operation, service.config, request, trace)
         call = Call(service=service, app=caller, asked=asked, path=path, trace=trace)
         trace.patience.allow(operation.bound_secs(service.config))
         return respond(await operation.handle(call), operation.instance)
@@ -154,7 +154,6 @@ def _form(
     operation: Operation, config: Config, reader: Reader, request: Request, trace: Trace
 ) -> Form[object]:
     """The form, of which nothing has been read yet."""
-    assert trace.inflow is not None, "the edge streams the bodies of forms"
     return Form(
         kind=operation.asks,
         reader=reader,
@@ -165,10 +164,14 @@ def _form(
     )
 
 
-async def _read(reader: Reader, operation: Operation, request: Request) -> object:
-    """The body or the query, structured. Raises InvalidRequest; the framework's 408 and 413."""
+async def _read(
+    reader: Reader, operation: Operation, config: Config, request: Request, trace: Trace
+) -> object:
+    """The body or the query, structured. Raises InvalidRequest and TooLarge."""
     if operation.method == "POST":
-        raw = await request.body
+        raw = await trace.inflow.whole(
+            declared_bytes=request.content_length, max_bytes=config.max_body_bytes
+        )
         if not raw and (operation.is_body_optional or operation.asks is Nothing):
             return operation.asks()
         return reader.read_body(operation.asks, raw)

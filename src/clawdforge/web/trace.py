@@ -16,7 +16,7 @@ import trio
 from clawdforge.domain.access import Address
 from clawdforge.domain.ids import AppName
 from clawdforge.errors import ClawdforgeError, TooSlow
-from clawdforge.web.inflow import STREAMED, Inflow
+from clawdforge.web.inflow import Inflow, Receive
 from clawdforge.web.outflow import Leavings, Outflow
 from clawdforge.web.problems import UNROUTED
 
@@ -61,34 +61,31 @@ class Patience:
 class Trace:
     """One request. ``status`` is None until its response has begun.
 
-    ``inflow`` is its body, on the routes that take it in pieces; ``outflow`` is its answer, when
-    that is live. ``leavings`` is what must be done when it is over.
+    ``inflow`` is its body; ``outflow`` is its answer, when that is live. ``leavings`` is what must
+    be done when it is over.
     """
 
     request_id: str
     peer: str | None
     headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    inflow: Inflow
     address: Address | None = None
     route: str = UNROUTED
     app: AppName = NOBODY
     status: int | None = None
-    inflow: Inflow | None = None
     outflow: Outflow | None = None
     leavings: Leavings = attrs.field(factory=Leavings)
     patience: Patience = attrs.field(factory=Patience)
 
     @classmethod
-    def begin(cls, scope: Mapping[str, Any], request_id: str) -> Trace:
+    def begin(cls, scope: Mapping[str, Any], request_id: str, receive: Receive) -> Trace:
         """The trace of a request that has just come. Header names are in lower case."""
         client = scope.get("client")
         headers = tuple(
             (name.decode("latin-1").lower(), value.decode("latin-1"))
             for name, value in scope["headers"]
         )
-        trace = cls(request_id, client[0] if client else None, headers)
-        if (scope.get("method"), scope.get("path")) in STREAMED:
-            trace.inflow = Inflow()
-        return trace
+        return cls(request_id, client[0] if client else None, headers, Inflow(receive))
 
     def put_into(self, scope: MutableMapping[str, Any]) -> None:
         """Have ``of`` find it."""

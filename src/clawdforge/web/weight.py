@@ -7,9 +7,11 @@ its size. So a large one is let in only while the others leave room for it; else
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from clawdforge.errors import MachineFull
+from clawdforge.web.inflow import STREAMED
 from clawdforge.web.problems import Problem, describe_error
 from clawdforge.web.trace import Trace
 
@@ -32,9 +34,9 @@ class Scales:
     def __repr__(self) -> str:
         return f"<Scales {self.bytes} of {self.limit_bytes} bytes>"
 
-    def weigh(self, trace: Trace) -> int:
+    def weigh(self, scope: Mapping[str, Any], trace: Trace) -> int:
         """What the body may come to; 0 when it is small, streamed, or too large to be taken."""
-        if trace.inflow is not None:
+        if (scope["method"], scope["path"]) in STREAMED:
             return 0
         size = 0
         for name, value in trace.headers:
