@@ -35,6 +35,7 @@ from clawdforge.web.documents import with_documents
 from clawdforge.web.edge import Asgi, Edge, request_secs
 from clawdforge.web.operations import Operation, View, mount, respond
 from clawdforge.web.problems import OUR_BUG, Problem, describe_error, describe_status
+from clawdforge.web.reply import Reply
 from clawdforge.web.service import Service
 from clawdforge.web.trace import Trace
 from clawdforge.web.wire import Reader
@@ -91,7 +92,9 @@ class ShortWay(QuartTrio):
         self._routes = self.url_map.bind("localhost")
         self._rules = AccessRules.parse(config.allow_cidrs, config.trusted_proxies)
 
-    async def handle_request(self, request: Request) -> Response:
+    async def handle_request(  # type: ignore[override]  # our connection sends both
+        self, request: Request
+    ) -> Reply | Response:
         """Let the address in, find the route, have its view answer; whatever is raised is said."""
         trace = Trace.of(request.scope)
         try:
@@ -102,7 +105,7 @@ class ShortWay(QuartTrio):
         except Exception as error:  # noqa: BLE001 - the one place where errors become answers
             return self._answer_error(error, trace)
 
-    def _answer_error(self, error: BaseException, trace: Trace) -> Response:
+    def _answer_error(self, error: BaseException, trace: Trace) -> Reply | Response:
         while isinstance(error, BaseExceptionGroup):  # of a handler with tasks: the first counts
             error = error.exceptions[0]
         problem = _describe(error)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
+
+from clawdforge.web.reply import Reply, Send
 
 
 class RequestConnection(TrioASGIHTTPConnection):
@@ -16,4 +21,8 @@ class RequestConnection(TrioASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request."""
         request = self._create_request_from_scope(send)
-        await self._send_response(send, await self.app.handle_request(request))
+        answer: object = await self.app.handle_request(request)
+        if isinstance(answer, Reply):
+            await answer.send(cast("Send", send))
+        else:
+            await self._send_response(send, cast("Response", answer))

@@ -38,6 +38,7 @@ from clawdforge.web.problems import (
     describe_error,
     describe_status,
 )
+from clawdforge.web.reply import Reply
 from clawdforge.web.trace import Trace
 from clawdforge.web.weight import Scales
 
@@ -198,10 +199,11 @@ class Exchange:
             self._begin(message["status"])
             message["headers"] = [*message["headers"], *self._own_headers()]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            await self._send({**message, "more_body": True})
-            await self._take_rest()
+            if not self.trace.inflow.has_ended:
+                await self._send({**message, "more_body": True})
+                await self._take_rest()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
             self._is_finishing = True
-            message = {"type": "http.response.body", "body": b"", "more_body": False}
         if self.trace.outflow is None:
             await self._send(message)
         else:
@@ -226,35 +228,15 @@ class Exchange:
         Closed under the client's hands instead, the connection would be reset, and the answer with
         it.
         """
-        inflow, late_bytes = self.trace.inflow, 0
-        if not inflow.has_ended:  # what was read whole has, and a scope costs as much as a look-up
-            with trio.move_on_after(LINGER_SECS):
-                while late_bytes <= LINGER_BYTES and (piece := await inflow.take()):
-                    late_bytes += len(piece)
+        late_bytes = 0
+        with trio.move_on_after(LINGER_SECS):
+            while late_bytes <= LINGER_BYTES and (piece := await self.trace.inflow.take()):
+                late_bytes += len(piece)
 
     async def refuse(self, problem: Problem) -> None:
         """Answer in the framework's place, and take the rest of the body as it would have."""
         body = problem.to_bytes(self.trace.route)
-        headers = [
-            ("content-type", CONTENT_TYPE),
-            ("content-length", str(len(body))),
-            ("cache-control", "no-store"),
-            *problem.headers,
-        ]
-        self._begin(problem.status)
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": problem.status,
-                "headers": [
-                    *((name.lower().encode(), value.encode()) for name, value in headers),
-                    *self._own_headers(),
-                ],
-            }
-        )
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        await self._take_rest()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await Reply(problem.status, CONTENT_TYPE, body, problem.headers).send(self.send)
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         """The request id: the caller's own, or ours with a failure of ours.

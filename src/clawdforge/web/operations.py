@@ -18,11 +18,13 @@ from clawdforge.config import Config
 from clawdforge.domain.access import Address
 from clawdforge.domain.ids import AppName
 from clawdforge.errors import BodyTooSlow, ClawdforgeError
+from clawdforge.web.accept import JSON
 from clawdforge.web.answers import Done, Page, to_json
 from clawdforge.web.auth import authenticate_admin, authenticate_app
 from clawdforge.web.bodies import Nothing
 from clawdforge.web.forms import Form
 from clawdforge.web.problems import CONTENT_TYPE, Flat, Problem
+from clawdforge.web.reply import Reply
 from clawdforge.web.service import Service
 from clawdforge.web.streams import LiveStream
 from clawdforge.web.trace import Trace
@@ -30,7 +32,7 @@ from clawdforge.web.wire import Reader
 
 Asked = TypeVar("Asked")
 
-View = Callable[..., Awaitable[Response]]
+View = Callable[..., Awaitable[Reply | Response]]
 """What answers the requests of a route: given the request, and the parameters of its path."""
 
 Gate = Literal["open", "app", "admin"]
@@ -112,7 +114,7 @@ class Operation:
 def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation) -> None:
     """Make the operation a route."""
 
-    async def view(request: Request, **path: str) -> Response:
+    async def view(request: Request, **path: str) -> Reply | Response:
         trace = Trace.of(request.scope)
         trace.route = operation.instance
         caller = await _let_in(service, operation.gate, trace)
@@ -128,7 +130,7 @@ def mount(app: QuartTrio, service: Service, reader: Reader, operation: Operation
     app.add_url_rule(
         operation.path,
         endpoint=f"{operation.method} {operation.path}",
-        view_func=view,
+        view_func=view,  # type: ignore[arg-type]  # what it gives is for our connection
         methods=[operation.method],
         provide_automatic_options=False,
     )
@@ -181,24 +183,20 @@ async def _read(
     return reader.read_query(operation.asks, pairs)
 
 
-def respond(answer: object, instance: str) -> Response:
-    """The response for an answer, or for a problem that a handler returned."""
-    if isinstance(answer, Problem):
-        response = Response(answer.to_bytes(instance), answer.status, content_type=CONTENT_TYPE)
-        response.headers.extend(dict(answer.headers))
-    elif isinstance(answer, LiveStream):
-        return _respond_live(answer)
-    elif answer is None:
-        response = Response(b"", 204)
-    elif isinstance(answer, Flat):
-        response = Response(to_json(answer.body), answer.status, content_type="application/json")
-    elif isinstance(answer, Page):
-        response = Response(answer.body, 200, content_type=answer.content_type)
-        response.headers.extend(dict(answer.headers))
-    else:
-        response = Response(to_json(answer), 200, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
+def respond(answer: object, instance: str) -> Reply | Response:
+    """What goes out for an answer, or for a problem that a handler returned."""
+    match answer:
+        case None:
+            return Response(b"", 204, {"Cache-Control": "no-store"})
+        case LiveStream():
+            return _respond_live(answer)
+        case Problem():
+            return Reply(answer.status, CONTENT_TYPE, answer.to_bytes(instance), answer.headers)
+        case Flat():
+            return Reply(answer.status, JSON, to_json(answer.body))
+        case Page():
+            return Reply(200, answer.content_type, answer.body, answer.headers)
+    return Reply(200, JSON, to_json(answer))
 
 
 def _respond_live(stream: LiveStream) -> Response:
