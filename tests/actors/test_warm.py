@@ -221,7 +221,7 @@ class Heard:
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
+    def on_event(self, message: Message, wire: bytes) -> None:
         self.heard.append(message)
 
     def on_skipped(self, count: int) -> None:
@@ -234,10 +234,10 @@ class Heard:
 async def test_what_was_said_while_waiting_is_passed_on_first() -> None:
     """A session hears what its agent said before it, in order."""
     relay, heard = Relay(pytest.fail), Heard()
-    relay.on_event({"n": 1}, 1)
+    relay.on_event({"n": 1}, b"1")
     relay.on_skipped(3)
     relay.point(heard)
-    relay.on_event({"n": 2}, 1)
+    relay.on_event({"n": 2}, b"2")
     relay.on_skipped(1)
     relay.on_permission(PermissionRequest("r", {}, ()))
     assert heard.heard == [{"n": 1}, {"n": 2}, 1, PermissionRequest("r", {}, ())]
@@ -248,9 +248,9 @@ async def test_an_agent_that_works_unasked_is_not_waiting() -> None:
     unfit: list[int] = []
     relay = Relay(lambda: unfit.append(1))
     for _ in range(KEPT_MESSAGES):
-        relay.on_event({}, 1)
+        relay.on_event({}, b"{}")
     assert unfit == []
-    relay.on_event({}, 1)
+    relay.on_event({}, b"{}")
     relay.on_permission(PermissionRequest("r", {}, ()))
     assert unfit == [1, 1]
 

@@ -65,15 +65,15 @@ async def test_a_warm_turn_costs_milliseconds(agent_launcher: OverTransport) -> 
 
 
 async def test_messages_are_passed_on_as_they_are(agent_launcher: OverTransport) -> None:
-    """What the agent wrote is what the sink gets: kinds, numbers, sizes; nothing added or lost."""
-    sizes: list[int] = []
+    """What the agent wrote is what the sink gets, to the byte; nothing added or lost."""
+    lines: list[bytes] = []
 
-    class Sizes(Notes):
-        def on_event(self, message: Message, size_bytes: int) -> None:
-            sizes.append(size_bytes)
-            super().on_event(message, size_bytes)
+    class Lines(Notes):
+        def on_event(self, message: Message, wire: bytes) -> None:
+            lines.append(wire)
+            super().on_event(message, wire)
 
-    sink = Sizes()
+    sink = Lines()
     odd = attrs.evolve(spec_of("o"), profile=ODD)
     async with trio.open_nursery() as nursery:
         agent = await nursery.start(agent_launcher.run_agent, odd, sink)
@@ -82,7 +82,7 @@ async def test_messages_are_passed_on_as_they_are(agent_launcher: OverTransport)
         agent.kill()
     *updates, response = sink.events
     assert updates == [json.loads(line) for line in odd_agent.ODD_LINES]
-    assert sizes[:-1] == [len(line.encode()) for line in odd_agent.ODD_LINES]
+    assert lines[:-1] == [line.encode() for line in odd_agent.ODD_LINES]
     assert response["result"] == {"stopReason": "end_turn"}
 
 

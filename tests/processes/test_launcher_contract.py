@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -59,8 +60,8 @@ class Notes:
         self.permissions: list[PermissionRequest] = []
         self._changed = trio.Event()
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
-        assert size_bytes > 0
+    def on_event(self, message: Message, wire: bytes) -> None:
+        assert json.loads(wire) == message
         self.events.append(message)
         self._wake()
 

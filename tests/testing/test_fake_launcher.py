@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,8 +35,8 @@ class Notes:
     skipped: int = 0
     permissions: list[PermissionRequest] = attrs.field(factory=list)
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
-        assert size_bytes > 0
+    def on_event(self, message: Message, wire: bytes) -> None:
+        assert json.loads(wire) == message
         self.events.append(message)
 
     def on_skipped(self, count: int) -> None:

@@ -27,9 +27,6 @@ from clawdforge.errors import StoreUnavailable
 
 log: Final = structlog.get_logger("clawdforge.feed")
 
-_write: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""One encoder for all events: ``json.dumps`` with options makes another each time."""
-
 RECENT_BYTES: Final = 1024 * 1024
 """What is kept in memory for readers that keep up; older events are read from the log."""
 
@@ -94,12 +91,11 @@ class Feed:
         self._recent_bytes = self._unwritten_bytes = 0
         self.ring()
 
-    def add(self, message: Message) -> None:
-        """Number one message. Returns at once."""
-        text = _write(message)
+    def add(self, message: Message, wire: bytes) -> None:
+        """Number one message; it is kept and shown as the agent wrote it. Returns at once."""
         try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate: JSON has a way to write it, UTF-8 has not
+            text = wire.decode().strip()
+        except UnicodeDecodeError:  # a lone surrogate: JSON has a way to write it, UTF-8 has not
             text = json.dumps(message, separators=(",", ":"))
         self.last += 1
         event = NumberedEvent(self.last, text)

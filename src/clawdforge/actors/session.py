@@ -237,15 +237,15 @@ class SessionActor:
 
     # --- what the agent says (AgentSink) ----------------------------------------------------------
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
+    def on_event(self, message: Message, wire: bytes) -> None:
         """Updates between turns belong to the session; no turn has them."""
-        self._feed.add(message)
+        self._feed.add(message, wire)
         update = update_of(message)
         if update is not None:
             self._follow_menus(update)
         turn = self._line.working
         if turn is not None:
-            turn.transcript.add(message, size_bytes)
+            turn.transcript.add(message, len(wire))
             self._line.desk.observe(self.row.permissions, message, turn.index)
             if is_output(message):
                 turn.silence.heard()

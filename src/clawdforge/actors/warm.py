@@ -52,7 +52,7 @@ class Relay:
 
     def __init__(self, on_unfit: Callable[[], None]) -> None:
         self._on_unfit = on_unfit
-        self._kept: deque[tuple[Message, int]] = deque()
+        self._kept: deque[tuple[Message, bytes]] = deque()
         self._sink: AgentSink | None = None
 
     def point(self, sink: AgentSink) -> None:
@@ -61,12 +61,12 @@ class Relay:
         while self._kept:
             sink.on_event(*self._kept.popleft())
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
+    def on_event(self, message: Message, wire: bytes) -> None:
         """Pass it on, or keep it."""
         if self._sink is not None:
-            self._sink.on_event(message, size_bytes)
+            self._sink.on_event(message, wire)
         elif len(self._kept) < KEPT_MESSAGES:
-            self._kept.append((message, size_bytes))
+            self._kept.append((message, wire))
         else:
             self._on_unfit()
 

@@ -32,7 +32,7 @@ NO_REMEDY: Final = "see the agent's profile in the configuration file"
 class Silence:
     """A sink that keeps nothing."""
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
+    def on_event(self, message: Message, wire: bytes) -> None:
         """Nothing is asked, so nothing is answered."""
 
     def on_skipped(self, count: int) -> None:

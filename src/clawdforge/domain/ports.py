@@ -78,8 +78,8 @@ class AgentSink(Protocol):
     the readers do. They may be called until ``run_agent`` has returned.
     """
 
-    def on_event(self, message: Message, size_bytes: int) -> None:
-        """One message from the agent about a turn or the session, in order, and its wire length.
+    def on_event(self, message: Message, wire: bytes) -> None:
+        """One message from the agent about a turn or the session, in order, and its very bytes.
 
         These are ``session/update``, the agent's own requests, and the response to
         ``session/prompt``; never the handshake, never what we sent (HTTP contract, turn events).

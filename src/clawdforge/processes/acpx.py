@@ -28,8 +28,8 @@ from clawdforge.protocol.prompt import format_prompt_with_files
 ENVELOPE_ROOM: Final = 1024
 """A line of the host's may be this much longer than the agent's line it carries."""
 
-_ENVELOPE_BYTES: Final = len(b'{"type":"acp","message":}')
-"""What the host puts around a message of the agent's."""
+_ENVELOPE: Final = slice(len(b'{"type":"acp","message":'), -len(b"}"))
+"""Where a message of the agent's stands in a line of the host's, as the agent wrote it."""
 
 _WORD_CHARACTERS: Final = 100
 """The most that is taken of an agent's own name and version."""
@@ -118,7 +118,7 @@ class AcpxAgent(HostedAgent):
             return
         match record["type"]:
             case "acp":
-                self._sink.on_event(record["message"], len(line) - _ENVELOPE_BYTES)
+                self._sink.on_event(record["message"], line[_ENVELOPE])
             case "skipped":
                 self._sink.on_skipped(record["count"])
             case "permission":

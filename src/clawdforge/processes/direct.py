@@ -129,13 +129,13 @@ class DirectAgent(HostedAgent):
         incoming = self._peer.receive(line)
         match incoming:
             case Notice("session/update") if self._is_open:
-                self._sink.on_event(incoming.message, len(line))
+                self._sink.on_event(incoming.message, line)
             case Call():
                 if self._is_open:
-                    self._sink.on_event(incoming.message, len(line))
+                    self._sink.on_event(incoming.message, line)
                 self._take_call(incoming)
             case Answer() | Refusal():
-                self._take_answer(incoming, len(line))
+                self._take_answer(incoming, line)
             case None if line.strip():
                 self._sink.on_skipped(1)
 
@@ -154,11 +154,11 @@ class DirectAgent(HostedAgent):
 
     # What the agent says.
 
-    def _take_answer(self, incoming: Answer | Refusal, size_bytes: int) -> None:
+    def _take_answer(self, incoming: Answer | Refusal, line: bytes) -> None:
         """To a prompt or to the handshake; what comes after the opening's result is an event."""
         turn, request_id = self._turn, incoming.request_id
         if turn is not None and request_id == self._prompt_id:
-            self._sink.on_event(incoming.message, size_bytes)
+            self._sink.on_event(incoming.message, line)
             self._settle(turn, incoming)
         elif waiting := self._handshake.get(request_id):
             if isinstance(incoming, Refusal):

@@ -255,7 +255,7 @@ class FakeAgent:
 
     def emit(self, message: Message) -> None:
         """Send one message, as the agent would."""
-        self._sink.on_event(message, len(json.dumps(message)))
+        self._sink.on_event(message, json.dumps(message).encode())
 
     def update(self, update: Message) -> None:
         """Send one ``session/update``; a test may do so between turns."""
@@ -348,7 +348,11 @@ class FakeAgent:
         """Ask for permission as the session's mode has it; the option chosen, or ``cancelled``."""
         request_id = f"ask-{turn.turn_index}-{len(self.permissions) + len(self._decisions)}"
         tool_call: dict[str, Any] = {"toolCallId": request_id, "title": title, "kind": "edit"}
-        params = {"sessionId": self.spec.session_id, "toolCall": tool_call, "options": OPTIONS}
+        params = {
+            "sessionId": self.spec.session_id,
+            "toolCall": tool_call,
+            "options": list(OPTIONS),
+        }
         method = "session/request_permission"
         self.emit({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         if self.spec.permissions != "ask":
