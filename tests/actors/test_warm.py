@@ -67,6 +67,14 @@ async def test_another_choice_starts_cold(open_stage: OpenStage, choice: dict[st
         )
 
 
+async def test_a_tree_that_waits_may_take_its_time(open_stage: OpenStage) -> None:
+    """It is told that nobody waits for it; one that a creation waits for is not."""
+    async with open_stage(**wanting(1)) as stage:
+        await settled()
+        await stage.open(permissions="ask")
+        assert [agent.spec.is_for_later for agent in stage.launcher.agents] == [True, False]
+
+
 async def test_another_agent_starts_cold(open_stage: OpenStage) -> None:
     """A tree is of one profile only."""
     async with open_stage(**wanting(1)) as stage:

@@ -64,8 +64,12 @@ class Host:
             lines.append(self.read())
         return lines
 
-    def open(self) -> int:
+    def open(self, **more: Any) -> int:
         """Open a session of the demo agent; the agent's pid."""
+        return int(self.opening(**more)[0]["pid"])
+
+    def opening(self, **more: Any) -> list[dict[str, Any]]:
+        """Open a session of the demo agent; all that the host says of it."""
         self.send(
             type="open",
             argv=[sys.executable, "-I", "-S", str(DEMO_AGENT)],
@@ -75,9 +79,9 @@ class Host:
             model=None,
             resume=None,
             max_line_bytes=1024 * 1024,
+            **more,
         )
-        [spawned, *_] = self.read_until("opened")
-        return int(spawned["pid"])
+        return self.read_until("opened")
 
 
 @pytest.fixture
@@ -125,6 +129,31 @@ def test_an_unread_host_stops_the_agent_and_still_hears(host: Host) -> None:
     host.send(type="cancel", turn=1)
     *_, result = host.read_until("result")
     assert result == {"type": "result", "turn": 1, "stop_reason": "cancelled"}
+
+
+def test_a_rehearsal_is_played_and_nothing_of_it_is_seen(host: Host) -> None:
+    """The whole of it goes well, no line of it comes out, and the agent has heard none of it."""
+    spawned, opened = host.opening(rehearse=True)
+    assert (spawned["type"], opened["rehearsed"]) == ("spawned", True)
+    host.send(type="prompt", turn=1, text="recall")
+    *said, result = host.read_until("result")
+    assert result == {"type": "result", "turn": 1, "stop_reason": "end_turn"}
+    assert [line["type"] for line in said] == ["acp"] * len(said)
+    assert "rehearsal" not in json.dumps(said)
+
+
+def test_a_rehearsed_host_ends_as_any_other(host: Host) -> None:
+    """The agent that was only played holds nobody up."""
+    agent_pid = host.open(rehearse=True)
+    assert host.process.stdin is not None
+    host.process.stdin.close()
+    assert host.process.wait(DEADLINE_SECS) == 0
+    assert not Path(f"/proc/{agent_pid}").exists()
+
+
+def test_a_host_that_is_not_told_to_rehearses_nothing(host: Host) -> None:
+    """Whoever waits for a session waits for nothing else."""
+    assert host.opening()[-1]["rehearsed"] is False
 
 
 def test_the_end_of_input_ends_host_and_agent(host: Host) -> None:

@@ -150,7 +150,9 @@ class WarmTree:
         self, context: SessionContext, *, task_status: trio.TaskStatus[Agent]
     ) -> None:
         profile = self.profile
-        spec = LaunchSpec(self.session_id, profile, profile.model, profile.permissions)
+        spec = LaunchSpec(
+            self.session_id, profile, profile.model, profile.permissions, is_for_later=True
+        )
         try:
             self._exit = await context.launcher.run_agent(spec, self.relay, task_status=task_status)
         finally:

@@ -35,6 +35,7 @@ class LaunchSpec:
 
     ``is_resuming`` says that the conversation exists already: the agent must load or resume it
     (:class:`~clawdforge.errors.AgentNotResumable` if it cannot), never begin another silently.
+    ``is_for_later`` says that nobody waits for it yet: what makes its first turn quick comes first.
     """
 
     session_id: SessionId
@@ -42,6 +43,7 @@ class LaunchSpec:
     model: str | None
     permissions: Permissions
     is_resuming: bool = False
+    is_for_later: bool = False
 
 
 @attrs.frozen

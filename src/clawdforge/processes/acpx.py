@@ -105,6 +105,7 @@ class AcpxAgent(HostedAgent):
             model=self._lodged.model,
             resume=self._lodged.ticket,
             max_line_bytes=LINE_BYTES - ENVELOPE_ROOM,
+            rehearse=spec.is_for_later,
         )
         opened = await self._opening.wait()
         self._info = opened.info
