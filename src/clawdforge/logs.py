@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Final, Literal
@@ -25,6 +26,14 @@ def bound_fields(
     return event
 
 
+_encode: Final = json.JSONEncoder(default=repr).encode
+"""One encoder for all lines: ``json.dumps`` with options makes another each time."""
+
+
+def _write(event: object, **_options: object) -> str:
+    return _encode(event)
+
+
 def configure_logs(
     form: Literal["auto", "json", "text"], *, level: Literal["info", "warning"] = "info"
 ) -> None:
@@ -34,7 +43,7 @@ def configure_logs(
     if is_text:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     else:
-        renderer = structlog.processors.JSONRenderer()
+        renderer = structlog.processors.JSONRenderer(serializer=_write)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -44,6 +53,6 @@ def configure_logs(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

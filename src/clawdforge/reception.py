@@ -164,6 +164,8 @@ class Reception:
 
     async def _admissible(self, app: AppName, request: NewTurn) -> TurnRequest:
         """The request with its files, which are held for as long as the turn may take."""
+        if not request.files:
+            return _plain(request)
         files = await self.context.files.claim(app, request.files, hold_secs=request.timeout_secs)
         return attrs.evolve(_plain(request), files=tuple(files))
 

@@ -247,7 +247,7 @@ class SessionActor:
         if turn is not None:
             turn.transcript.add(message, len(wire))
             self._line.desk.observe(self.row.permissions, message, turn.index)
-            if is_output(message):
+            if is_output(update):
                 turn.silence.heard()
 
     def _follow_menus(self, update: Message) -> None:

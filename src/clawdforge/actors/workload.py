@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import trio
 
@@ -19,18 +18,24 @@ class Workload:
     def __repr__(self) -> str:
         return f"<Workload {self.count}>"
 
-    @contextmanager
-    def one_more(self) -> Iterator[None]:
+    def one_more(self) -> Workload:
         """Count one for as long as the block runs."""
+        return self
+
+    def __enter__(self) -> None:
         if self.count == 0:
             self._idle = trio.Event()
         self.count += 1
-        try:
-            yield
-        finally:
-            self.count -= 1
-            if self.count == 0:
-                self._idle.set()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.count -= 1
+        if self.count == 0:
+            self._idle.set()
 
     async def wait_idle(self) -> None:
         """Return when nothing is in progress. Unbounded: the server bounds it."""

@@ -41,8 +41,10 @@ def decided_by_mode(
 
     Taken by the host or the direct transport; said here again, so that the audit has it.
     """
+    if message.get("method") != "session/request_permission":
+        return None
     params = message.get("params")
-    if message.get("method") != "session/request_permission" or not isinstance(params, Mapping):
+    if not isinstance(params, Mapping):
         return None
     tool_call, options = params.get("toolCall"), params.get("options")
     if mode == "ask" or not isinstance(tool_call, Mapping) or not isinstance(options, list | tuple):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from clawdforge.domain.ports import Message
-from clawdforge.protocol.acp import text_of, tool_call_of, usage_of
+from clawdforge.protocol.acp import text_in, tool_call_in, update_of, usage_of
 
 MAX_OPEN_CALLS: Final = 1000
 MAX_CALL_ID: Final = 200
@@ -40,9 +40,12 @@ class Transcript:
         """Take one more message of ``size_bytes`` on the wire."""
         self._events.append((message, size_bytes))
         self._size += size_bytes
-        self._add_text(text_of((message,)))
-        self.usage = usage_of((message,)) or self.usage
-        self._follow_calls(message)
+        update = update_of(message)
+        if update is not None:
+            self._add_text(text_in(update))
+            self._follow_calls(update)
+        if update is None or update["sessionUpdate"] == "usage_update":
+            self.usage = usage_of((message,)) or self.usage
         while self._size > self._limit and len(self._events) > 1:
             self._drop_oldest()
 
@@ -62,9 +65,9 @@ class Transcript:
             self._text.append(text[:room])
             self._text_size += len(text)
 
-    def _follow_calls(self, message: Message) -> None:
+    def _follow_calls(self, update: Message) -> None:
         """Which tool calls are open, whatever was dropped; a call that only goes on is not new."""
-        call = tool_call_of(message)
+        call = tool_call_in(update)
         if call is None:
             return
         call_id, is_open = call

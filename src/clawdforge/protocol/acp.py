@@ -30,11 +30,14 @@ def stop_reason_of(events: Iterable[Mapping[str, Any]]) -> str | None:
 
 def text_of(events: Iterable[Mapping[str, Any]]) -> str:
     """The agent's answer in one string: its message chunks joined. Thoughts are not the answer."""
-    return "".join(
-        _text(update.get("content"))
-        for update in map(update_of, events)
-        if update is not None and update["sessionUpdate"] == "agent_message_chunk"
-    )
+    updates = (update for update in map(update_of, events) if update is not None)
+    return "".join(text_in(update) for update in updates)
+
+
+def text_in(update: Mapping[str, Any]) -> str:
+    """What an update adds to the answer's text."""
+    is_answer = update["sessionUpdate"] == "agent_message_chunk"
+    return _text(update.get("content")) if is_answer else ""
 
 
 def usage_of(events: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -65,16 +68,14 @@ SESSION_UPDATES: Final = frozenset(
 """Updates about the session: an agent that sends nothing else has not begun to answer."""
 
 
-def is_output(message: Mapping[str, Any]) -> bool:
-    """Whether the agent shows with this message that it works on the turn."""
-    update = update_of(message)
+def is_output(update: Mapping[str, Any] | None) -> bool:
+    """Whether the agent shows that it works on the turn: by an update, or by another message."""
     return update is None or update["sessionUpdate"] not in SESSION_UPDATES
 
 
-def tool_call_of(message: Mapping[str, Any]) -> tuple[str, bool] | None:
+def tool_call_in(update: Mapping[str, Any]) -> tuple[str, bool] | None:
     """The id of the tool call whose status an update says, and whether the call is open then."""
-    update = update_of(message)
-    if update is None or update["sessionUpdate"] not in {"tool_call", "tool_call_update"}:
+    if update["sessionUpdate"] not in {"tool_call", "tool_call_update"}:
         return None
     call_id = update.get("toolCallId")
     if not isinstance(call_id, str):
@@ -86,7 +87,10 @@ def tool_call_of(message: Mapping[str, Any]) -> tuple[str, bool] | None:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    """``value`` if it is an object. Nearly always it is a dict, or is not there at all."""
+    if type(value) is dict:
+        return value
+    return value if value is not None and isinstance(value, Mapping) else {}
 
 
 def _text(content: object) -> str:

@@ -24,31 +24,29 @@ OLDEST: Final = "SELECT number, octet_length(message) FROM agent_events WHERE se
 
 def append_events(db: apsw.Connection, batch: EventBatch) -> None:
     """Numbers that are spoken for already are left alone, and so is a session that is gone."""
-    last, held_bytes = _state(db, batch.session_id)
+    state = _state(db, batch.session_id)
+    if state is None:
+        return
+    last, held_bytes = state
     fresh = [event for event in batch.events if event.number > last]
     if not fresh:
         return
+    db.executemany(INSERT, [(batch.session_id, e.number, e.message) for e in fresh])
+    held_bytes += sum(event.size_bytes for event in fresh)
+    freed = _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
     db.execute(
-        "UPDATE sessions SET last_event = ? WHERE session_id = ?",
-        (fresh[-1].number, batch.session_id),
+        "UPDATE sessions SET last_event = ?, event_bytes = ? WHERE session_id = ?",
+        (fresh[-1].number, held_bytes - freed, batch.session_id),
     )
-    if db.changes():
-        db.executemany(INSERT, [(batch.session_id, e.number, e.message) for e in fresh])
-        held_bytes += sum(event.size_bytes for event in fresh)
-        freed = _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
-        db.execute(
-            "UPDATE sessions SET event_bytes = ? WHERE session_id = ?",
-            (held_bytes - freed, batch.session_id),
-        )
 
 
-def _state(db: apsw.Connection, session_id: SessionId) -> tuple[int, int]:
-    """The last number that is spoken for, and what the log holds; nought for a missing session."""
+def _state(db: apsw.Connection, session_id: SessionId) -> tuple[int, int] | None:
+    """The last number that is spoken for, and what the log holds; None for a missing session."""
     found = db.execute(
         "SELECT last_event, event_bytes FROM sessions WHERE session_id = ?", (session_id,)
     )
-    columns: tuple[Any, ...] = next(iter(found.fetchall()), (0, 0))
-    return int(columns[0]), int(columns[1])
+    columns: Any = next(iter(found.fetchall()), None)
+    return None if columns is None else (int(columns[0]), int(columns[1]))
 
 
 def _trim(db: apsw.Connection, session_id: SessionId, over_bytes: int) -> int:
@@ -72,7 +70,7 @@ def read_events(
     db: apsw.Connection, session_id: SessionId, *, after: int, max_bytes: int
 ) -> EventPage:
     """The last number first: what is appended between the two statements must not look lost."""
-    up_to, _ = _state(db, session_id)
+    up_to, _ = _state(db, session_id) or (0, 0)
     events: list[NumberedEvent] = []
     held_bytes = 0
     found: Iterable[Any] = db.execute(f"{READ} ORDER BY number", (session_id, after))
@@ -89,7 +87,8 @@ def read_events(
 def take_up_events(db: apsw.Connection, session_id: SessionId) -> int:
     """A session with a turn that never ended loses its reserve, for good; 0 when it is missing."""
     reserve_lost_events(db, session_id)
-    return _state(db, session_id)[0]
+    last, _ = _state(db, session_id) or (0, 0)
+    return last
 
 
 def reserve_lost_events(db: apsw.Connection, session_id: SessionId | None) -> None:

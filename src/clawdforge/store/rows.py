@@ -66,13 +66,12 @@ def storable(text: str) -> str:
 
 
 def storable_end(end: TurnEnd) -> TurnEnd:
-    """``end`` with its agent-made texts storable."""
-    return attrs.evolve(
-        end,
-        stop_reason=storable(end.stop_reason),
-        text=storable(end.text),
-        detail=None if end.detail is None else storable(end.detail),
-    )
+    """``end`` with its agent-made texts storable: nearly always as it is."""
+    stop_reason, text = storable(end.stop_reason), storable(end.text)
+    detail = None if end.detail is None else storable(end.detail)
+    if (stop_reason, text, detail) == (end.stop_reason, end.text, end.detail):
+        return end
+    return attrs.evolve(end, stop_reason=stop_reason, text=text, detail=detail)
 
 
 def meta_text(meta: Mapping[str, Any]) -> str:

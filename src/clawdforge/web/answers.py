@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import attrs
@@ -327,13 +328,20 @@ _PLAIN: Final = frozenset({str, int, bool, float, type(None), dict})
 """What is JSON as it stands: nearly all there is to look at, the events of a turn among it."""
 
 
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...] | None:
+    """The fields of an answer's class; None for what is no answer."""
+    return tuple(field.name for field in attrs.fields(kind)) if attrs.has(kind) else None
+
+
 def _to_plain(value: object) -> object:
     """Answers become dicts, without their omitted fields; what is no answer stays as it is."""
     kind: type[Any] = type(value)
     if kind in _PLAIN:
         return value
-    if attrs.has(kind):
-        named = ((field.name, getattr(value, field.name)) for field in attrs.fields(kind))
+    names = _names(kind)  # type: ignore[arg-type]  # a class is hashable
+    if names is not None:
+        named = ((name, getattr(value, name)) for name in names)
         return {name: _to_plain(inner) for name, inner in named if inner is not OMITTED}
     if isinstance(value, (list, tuple)):
         return [_to_plain(inner) for inner in value]

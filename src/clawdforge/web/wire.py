@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -179,7 +180,7 @@ class Reader:
             raise InvalidRequest(
                 [Fault(under(root, name), "is given twice") for name in twice[:MAX_FAULTS]]
             )
-        fields = _fields(kind)
+        fields = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
         given = {
             name: _parse_text(text, fields[name].type) if name in fields else text
             for name, text in pairs
@@ -202,7 +203,7 @@ class Reader:
     def _structure_body(self, value: object, kind: type[Body]) -> Body:
         if not isinstance(value, dict):
             raise Unfit([Fault("", "must be an object")])
-        fields = _fields(kind)
+        fields = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
         faults = [Fault(under("", key), "unknown field") for key in value if key not in fields]
         ready = {}
         for name, field in fields.items():
@@ -253,6 +254,7 @@ class Reader:
         return tuple(made)
 
 
+@cache
 def _fields(kind: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     """The fields of a body class, their annotations resolved."""
     return attrs.fields_dict(attrs.resolve_types(kind))
