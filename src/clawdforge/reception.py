@@ -129,8 +129,13 @@ class Reception:
 
     # --- turns ------------------------------------------------------------------------------------
 
-    async def start_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnTicket:
-        """Have a turn admitted, or attach to the one that the key stands for."""
+    async def start_turn(
+        self, session_id: SessionId, app: AppName, request: NewTurn, *, is_patient: bool = False
+    ) -> TurnTicket:
+        """Have a turn admitted, or attach to the one that the key stands for.
+
+        With ``is_patient`` it answers when the turn is over.
+        """
         row = await self.find(session_id, app)
         key, kept = request.key, None
         for _ in range(TRIES):
@@ -141,8 +146,10 @@ class Reception:
             try:
                 if kept is None:
                     self._refuse_new_turn(row)
-                    return await self._ask_for_turn(row, await self._admissible(app, request))
-                return await self._ask_for_turn(row, _plain(request))
+                    asked = await self._admissible(app, request)
+                else:
+                    asked = _plain(request)
+                return await self._ask_for_turn(row, asked, is_patient=is_patient)
             except IdempotencyKeyTaken:
                 continue
         assert kept is not None, "the ledger says that the key is taken"
@@ -169,11 +176,13 @@ class Reception:
         files = await self.context.files.claim(app, request.files, hold_secs=request.timeout_secs)
         return attrs.evolve(_plain(request), files=tuple(files))
 
-    async def _ask_for_turn(self, row: SessionRow, asked: TurnRequest) -> TurnTicket:
+    async def _ask_for_turn(
+        self, row: SessionRow, asked: TurnRequest, *, is_patient: bool
+    ) -> TurnTicket:
         ref = await self._ref_of(row)
         gone: SessionGone
         try:
-            return await ref.ask(partial(StartTurn, asked))
+            return await ref.ask(partial(StartTurn, asked, is_patient))
         except SessionGone as error:
             gone = error
         await self._explain_end(row)

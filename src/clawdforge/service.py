@@ -138,7 +138,7 @@ class LiveService:
     async def run_turn(self, session_id: SessionId, app: AppName, request: NewTurn) -> TurnResult:
         """See the protocol."""
         with self._context.workload.one_more():  # until the caller has been answered
-            ticket = await self._reception.start_turn(session_id, app, request)
+            ticket = await self._reception.start_turn(session_id, app, request, is_patient=True)
             try:
                 return await ticket.result()
             finally:

@@ -100,7 +100,7 @@ class TurnLine:
             message.reply.fail(refusal)
             return
         turn = self._make_turn(message.request)
-        turn.join(message.reply)
+        turn.join(message)
         self._turns.append(turn)
         self._turns[0].is_head.set()
         self.nursery.start_soon(self._run_counted, turn)
@@ -116,7 +116,7 @@ class TurnLine:
         except IdempotencyKeyReused as error:
             message.reply.fail(error)
         else:
-            turn.join(message.reply)
+            turn.join(message)
         return True
 
     def cancel(self, message: CancelTurn) -> None:

@@ -26,10 +26,12 @@ from clawdforge.domain.turns import CancelReceipt, TurnRequest, TurnTarget
 class StartTurn:
     """Run one turn; answered with a ticket when it is admitted, that is, in the ledger.
 
+    With ``is_patient`` it is answered when the turn is over: for who would only wait for that.
     Abandoning the reply is leaving the ticket.
     """
 
     request: TurnRequest
+    is_patient: bool
     reply: Reply[TurnTicket]
 
 

@@ -6,14 +6,14 @@ and whatever the turn waits on inside ``unless_stopped`` is left at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
 from clawdforge.actors.feed import EventSpan
-from clawdforge.actors.mailbox import Reply
+from clawdforge.actors.messages import StartTurn
 from clawdforge.actors.silence import Silence
-from clawdforge.actors.ticket import LiveTicket, TurnTicket
+from clawdforge.actors.ticket import LiveTicket
 from clawdforge.domain.transcript import Transcript
 from clawdforge.domain.turns import How, StopCause, TurnRequest, TurnResult, TurnTarget, Verdict
 from clawdforge.errors import ClawdforgeError, SessionGone
@@ -37,7 +37,7 @@ class Turn:
         self.silence = Silence(request.first_output_secs, request.silence_secs)
         self.how: How = "not_started"
         self.is_admitted = False
-        self._joining: list[tuple[Reply[TurnTicket], LiveTicket]] = []
+        self._joining: list[tuple[StartTurn, LiveTicket]] = []
         self._callers = 0
         self._result: TurnResult | ClawdforgeError = SessionGone()
         self._began = trio.current_time()
@@ -57,15 +57,15 @@ class Turn:
 
     # --- callers ----------------------------------------------------------------------------------
 
-    def join(self, reply: Reply[TurnTicket]) -> None:
+    def join(self, message: StartTurn) -> None:
         """Give an asker a ticket on admission; leaving before that is leaving the ticket."""
         ticket = LiveTicket(self)
         self._callers += 1
-        reply.when_abandoned(ticket.leave)
-        if self.is_admitted:
-            reply.set(ticket)
+        message.reply.when_abandoned(ticket.leave)
+        if self.is_admitted and not message.is_patient:
+            message.reply.set(ticket)
         else:
-            self._joining.append((reply, ticket))
+            self._joining.append((message, ticket))
 
     def detach(self) -> None:
         """A caller has gone; the last one takes the turn along, unless it may go on alone."""
@@ -74,15 +74,19 @@ class Turn:
             self.stop("caller_gone")
 
     def admit(self) -> None:
-        """The ledger has it: hand out the tickets."""
+        """The ledger has it: hand out the tickets, but to who waits for the end."""
         self.is_admitted = True
-        for reply, ticket in self._joining:
-            reply.set(ticket)
-        self._joining.clear()
+        self._hand_out([joined for joined in self._joining if not joined[0].is_patient])
+        self._joining = [joined for joined in self._joining if joined[0].is_patient]
+
+    def _hand_out(self, joined: Iterable[tuple[StartTurn, LiveTicket]]) -> None:
+        for message, ticket in joined:
+            message.reply.set(ticket)
 
     async def result(self) -> TurnResult:
         """What came of it. Raises what ``end`` was given."""
-        await self.ended.wait()
+        if not self.ended.is_set():
+            await self.ended.wait()
         if isinstance(self._result, ClawdforgeError):
             raise self._result
         return self._result
@@ -90,11 +94,13 @@ class Turn:
     def end(self, result: TurnResult | ClawdforgeError) -> None:
         """It is over: answer all who hold a ticket; refuse those who have none yet."""
         self._result = result
-        if isinstance(result, ClawdforgeError):
-            for reply, _ in self._joining:
-                reply.fail(result)
-        self._joining.clear()
         self.ended.set()
+        if self.is_admitted:
+            self._hand_out(self._joining)
+        elif isinstance(result, ClawdforgeError):
+            for message, _ in self._joining:
+                message.reply.fail(result)
+        self._joining.clear()
         for act in self._when_ended:
             act(result)
 

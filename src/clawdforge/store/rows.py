@@ -86,7 +86,9 @@ def facts_text(facts: Mapping[str, Any]) -> str | None:
 
 def read_meta(text: str | None) -> dict[str, Any]:
     """The object in ``text``; empty for NULL and for JSON that is no object (any more)."""
-    value = json.loads(text) if text else {}
+    if not text or text == "{}":
+        return {}
+    value = json.loads(text)
     return value if isinstance(value, dict) else {}
 
 
