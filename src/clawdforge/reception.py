@@ -136,8 +136,10 @@ class Reception:
 
         With ``is_patient`` it answers when the turn is over.
         """
-        row = await self.find(session_id, app)
         key, kept = request.key, None
+        row = self.pool.find(session_id, app) if key is None else None
+        if row is None:  # it does not live, or is not theirs: the ledger says which
+            row = await self.find(session_id, app)
         for _ in range(TRIES):
             if key is not None:
                 kept = await self._find_keyed(session_id, key)

@@ -7,8 +7,15 @@ import pytest
 import trio
 import trio.testing
 
-from clawdforge.actors.messages import ActivateSession
-from clawdforge.errors import SessionBusy
+from clawdforge.actors.mailbox import Reply
+from clawdforge.actors.messages import ActivateSession, StartTurn
+from clawdforge.actors.ticket import TurnTicket
+from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.ports import SessionRow
+from clawdforge.domain.turns import TurnRequest
+from clawdforge.errors import SessionBusy, SessionClosed, SessionNotFound
+from clawdforge.store.memory import MemoryStore
+from clawdforge.web.service import NewTurn
 from tests.actors.conftest import APP, OpenStage
 
 pytestmark = pytest.mark.virtual_time
@@ -24,6 +31,60 @@ async def test_a_turn_is_in_the_ledger_when_its_ticket_is_given(open_stage: Open
         assert stage.ends(session) == [None]
         stage.launcher.release_turns()
         assert (await ticket.result()).ending == "completed"
+
+
+async def test_who_only_waits_for_the_end_is_woken_once(open_stage: OpenStage) -> None:
+    """A patient asker has its ticket when the turn is over, and not on its admission."""
+    async with open_stage() as stage:
+        session = await stage.open()
+        reply: Reply[TurnTicket] = Reply()
+        ref = stage.tree.pool.lookup(session)
+        ref.tell(StartTurn(TurnRequest(prompt="sleep: 5", timeout_secs=60), True, reply))
+        await trio.sleep(1)
+        assert stage.ends(session) == [None]
+        assert not reply.is_answered
+        ticket = await reply.wait()
+        assert ticket.is_over
+        assert (await ticket.result()).ending == "completed"
+
+
+async def test_a_patient_asker_that_leaves_takes_the_turn_along(open_stage: OpenStage) -> None:
+    """It holds its ticket from its place in line on, whether it has been handed out or not."""
+    async with open_stage() as stage:
+        session = await stage.open()
+        asked = await stage.ask_turn(session, "sleep: 500")
+        asked.hang_up()
+        await trio.testing.wait_all_tasks_blocked()
+        (end,) = stage.ends(session)
+        assert (end.ending, end.detail) == ("cancelled", "caller_gone")
+
+
+async def test_a_live_session_is_looked_up_by_its_own_app_only(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is asked for any other's, as for one that never was; and it has the last word."""
+    asked: list[SessionId] = []
+    find = MemoryStore.find_session
+
+    async def count(store: MemoryStore, session_id: SessionId, app: AppName) -> SessionRow | None:
+        asked.append(session_id)
+        return await find(store, session_id, app)
+
+    monkeypatch.setattr(MemoryStore, "find_session", count)
+    async with open_stage() as stage:
+        session = await stage.open()
+        await stage.turn(session, "hello")
+        assert asked == []
+        new = NewTurn(prompt="hello", timeout_secs=60)
+        for session_id in (session, SessionId("never-was-a-session-0")):
+            with pytest.raises(SessionNotFound):
+                await stage.service.run_turn(session_id, AppName("garage"), new)
+        assert asked == [session, "never-was-a-session-0"]
+        stage.store.sessions[session] = attrs.evolve(
+            stage.row(session), closed_at=1, close_cause="by hand"
+        )
+        with pytest.raises(SessionClosed, match="by hand"):
+            await stage.turn(session, "hello")
 
 
 async def test_a_result_may_be_asked_for_again(open_stage: OpenStage) -> None:

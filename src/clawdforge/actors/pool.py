@@ -28,7 +28,7 @@ from clawdforge.actors.session import SessionActor
 from clawdforge.actors.supervisor import ChildSpec, Report, run_child
 from clawdforge.actors.warm import WarmShelf, WarmTree
 from clawdforge.domain.admission import refuse_admission
-from clawdforge.domain.ids import SessionId
+from clawdforge.domain.ids import AppName, SessionId
 from clawdforge.domain.keys import IdempotencyKey, same_request
 from clawdforge.domain.ports import SessionRow
 from clawdforge.domain.sweeping import LiveSession
@@ -69,6 +69,15 @@ class PoolActor:
         """The session's ref, if it lives."""
         actor = self._sessions.get(session_id)
         return None if actor is None else actor.mailbox.ref
+
+    def find(self, session_id: SessionId, app: AppName) -> SessionRow | None:
+        """The row of a session of that app that lives, as its actor took it up.
+
+        The ledger has the last word: it is asked again before a turn begins.
+        """
+        actor = self._sessions.get(session_id)
+        is_theirs = actor is not None and actor.live is not None and actor.row.app_name == app
+        return actor.row if actor is not None and is_theirs else None
 
     def live(self) -> dict[SessionId, LiveSession]:
         """Every live session that has a row."""
