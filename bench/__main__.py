@@ -24,6 +24,7 @@ import attrs
 from bench.figures import Figures, Line
 from bench.flood import measure_flood
 from bench.growth import measure_growth
+from bench.hosts import measure_hosts
 from bench.ledger import measure_store
 from bench.memory import measure_memory
 from bench.peers import PEERS
@@ -40,6 +41,7 @@ DOCS: Final = Path(__file__).parents[1] / "docs"
 
 PARTS: Final[Mapping[str, Callable[..., Iterator[Line]]]] = {
     **{f"turns-{count}": partial(measure_turns, sessions=count) for count in SESSIONS},
+    "hosts": measure_hosts,
     "starts": measure_starts,
     "routes": measure_routes,
     "store": measure_store,

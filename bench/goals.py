@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import attrs
 
 from bench.figures import Figures, Line, short
+from bench.hosts import PART as HOSTS
 from bench.plan import SESSIONS
 from bench.starts import PART as START
 
@@ -36,6 +37,7 @@ def judge(figures: Figures) -> list[Verdict]:
         _above(figures, one, "acp, plain", "p95", 8.0),
         _ratio(figures, (many, "acp, plain", "processor"), 2.5, "a trivial route's processor time"),
         _above(figures, one, "acpx, plain", "median", 20.0),
+        _ratio(figures, (HOSTS, "acpx, plain", "median"), 2.0, "what the hosts alone need"),
         _ratio(figures, (START, "acp, warm", "median"), 1.5, "a warm turn"),
         _ratio(figures, (START, "acpx, warm", "median"), 1.5, "a warm turn"),
         _most(figures, "memory", "service, idle", "PSS", 80.0),

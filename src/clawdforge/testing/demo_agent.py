@@ -66,6 +66,7 @@ COMMANDS: Final = frozenset(
     re.findall(r"^(\w+)(?:: [A-Z]| {2,}\w)", __doc__ or "", re.MULTILINE)
 ) - {"command"}
 MODELS: Final = ("demo", "sonnet", "opus", "haiku")
+WORDS: Final = re.compile(r"\s*\S+")
 SESSION_ID: Final = re.compile(r"demo-[0-9a-f]{32}")
 HANDSHAKE: Final = {
     "protocolVersion": 1,
@@ -359,7 +360,7 @@ class Turn:
 
     def say(self, text: str) -> None:
         """Stream an answer, on a line of its own."""
-        for chunk in re.findall(r"\s*\S+", f"\n{text}" if self.said else text):
+        for chunk in WORDS.findall(f"\n{text}" if self.said else text):
             self.update(text_update("agent_message_chunk", chunk))
             self.said += chunk
 
