@@ -18,7 +18,7 @@ from clawdforge.config import Config
 from clawdforge.domain.limits import FilePlan
 from clawdforge.handover import Inbox
 from clawdforge.web import edge as edge_module
-from clawdforge.web import operations
+from clawdforge.web import operations, weight
 from clawdforge.web.app import make_app, make_edge
 from clawdforge.web.edge import Edge
 from tests.web.stage import (
@@ -328,6 +328,25 @@ async def test_only_so_many_large_bodies_at_once() -> None:
         service.released.set()
     again = await ask(edge, "POST", TURN, headers=bearer(), body=large)
     assert again.status == 200
+
+
+async def test_body_that_was_refused_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the rest of one that found no room is taken from its client, the next finds room."""
+    monkeypatch.setattr(weight, "BODIES", 1)
+    service = await make_service(config=Config(admin_token=ADMIN, max_body_bytes=1_000_000))
+    service.holds = True
+    large = b'{"prompt":"' + b"x" * 900_000 + b'"}'
+    whole = request_bytes("POST", TURN, large)
+    async with open_site(service) as site, await site.connect() as first:
+        await first.send_all(whole)
+        await service.entered.wait()
+        async with await site.connect() as refused, await site.connect() as next_one:
+            await refused.send_all(whole[:1000])  # and keeps the edge waiting for the rest
+            assert (await read_response(refused))[0] == 503
+            service.released.set()
+            assert (await read_response(first))[0] == 200
+            await next_one.send_all(whole)
+            assert (await read_response(next_one))[0] == 200
 
 
 async def test_connections_over_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:

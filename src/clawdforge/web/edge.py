@@ -133,12 +133,13 @@ class Edge:
         scope["extensions"][HANGUP](exchange.hang_up)
         weight = self._scales.weigh(scope, trace)
         problem = find_policy_fault(scope, trace) or self._scales.find_no_room(weight)
-        self._scales.bytes += weight
+        carried = 0 if problem else weight  # nothing is kept of a body that is refused
+        self._scales.bytes += carried
         self._exchanges.add(exchange)
         try:
             await self._bound(scope, exchange, receive, problem)
         finally:
-            self._scales.bytes -= weight
+            self._scales.bytes -= carried
             trace.leavings.settle()
             self._exchanges.discard(exchange)
             exchange.is_over.set()
