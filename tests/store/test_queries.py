@@ -75,7 +75,8 @@ def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
     assert len(seen) > 20
     steps = plans(db, seen)
     bad = [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step]
-    assert [step for step in bad if "turns_without_ending" not in step] == []
+    fine = ("turns_without_ending", "SCAN CONSTANT ROW")  # what is open; the values of an INSERT
+    assert [step for step in bad if not any(name in step for name in fine)] == []
 
 
 def test_the_sweepers_view_is_not_sorted_by_hand(db: apsw.Connection) -> None:

@@ -7,7 +7,8 @@ has no row is one that was dropped or lost. What they promise is said in ``domai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Final
 
 import apsw
@@ -15,29 +16,51 @@ import apsw
 from clawdforge.domain.events import EVENT_RESERVE, EventBatch, EventPage, NumberedEvent
 from clawdforge.domain.ids import SessionId
 
-INSERT: Final = (
-    "INSERT INTO agent_events (session_id, number, message) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-)
+INSERT: Final = "INSERT INTO agent_events (session_id, number, message) VALUES "
+ROWS: Final = 16
+"""The most events that one statement inserts: each statement costs the writer's thread more than a
+row does."""
+
 READ: Final = "SELECT number, message FROM agent_events WHERE session_id = ? AND number > ?"
 OLDEST: Final = "SELECT number, octet_length(message) FROM agent_events WHERE session_id = ?"
 
 
-def append_events(db: apsw.Connection, batch: EventBatch) -> None:
-    """Numbers that are spoken for already are left alone, and so is a session that is gone."""
+def append_events(db: apsw.Connection, batch: EventBatch, *, worked_at: int | None = None) -> None:
+    """Numbers that are spoken for already are left alone, and so is a session that is gone.
+
+    With ``worked_at`` the session has worked until then; that is noted with the same stroke.
+    """
     state = _state(db, batch.session_id)
     if state is None:
         return
     last, held_bytes = state
     fresh = [event for event in batch.events if event.number > last]
-    if not fresh:
-        return
-    db.executemany(INSERT, [(batch.session_id, e.number, e.message) for e in fresh])
-    held_bytes += sum(event.size_bytes for event in fresh)
-    freed = _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
-    db.execute(
-        "UPDATE sessions SET last_event = ?, event_bytes = ? WHERE session_id = ?",
-        (fresh[-1].number, held_bytes - freed, batch.session_id),
-    )
+    if fresh:
+        _insert(db, batch.session_id, fresh)
+        last = fresh[-1].number
+        held_bytes += sum(event.size_bytes for event in fresh)
+        held_bytes -= _trim(db, batch.session_id, held_bytes - batch.keep_bytes)
+    if fresh or worked_at is not None:
+        db.execute(
+            "UPDATE sessions SET last_event = ?1, event_bytes = ?2,"
+            " last_turn_at = coalesce(max(last_turn_at, ?3), last_turn_at, ?3)"
+            " WHERE session_id = ?4",
+            (last, held_bytes, worked_at, batch.session_id),
+        )
+
+
+def _insert(db: apsw.Connection, session_id: SessionId, events: Sequence[NumberedEvent]) -> None:
+    for first in range(0, len(events), ROWS):
+        some = events[first : first + ROWS]
+        values = [value for event in some for value in (event.number, event.message)]
+        db.execute(_insertion(len(some)), (session_id, *values))
+
+
+@cache
+def _insertion(count: int) -> str:
+    """The statement for so many rows, at most ``ROWS``."""
+    values = ", ".join(f"(?1, ?{2 * row + 2}, ?{2 * row + 3})" for row in range(count))
+    return INSERT + values + " ON CONFLICT DO NOTHING"  # noqa: S608 - placeholders, no values
 
 
 def _state(db: apsw.Connection, session_id: SessionId) -> tuple[int, int] | None:

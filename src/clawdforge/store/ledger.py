@@ -2,6 +2,9 @@
 
 Each function here runs inside a transaction that :mod:`.writer` began (or a read snapshot) and may
 be run again after it was rolled back. What they promise is said in ``domain.ports.Store``.
+
+A turn's statements are few on purpose: for each step of one the writer's thread lets go of Python's
+lock, and gets it back when Trio's thread next waits.
 """
 
 from __future__ import annotations
@@ -114,12 +117,11 @@ def expire_files(db: apsw.Connection, *, now: int) -> Set[str]:
 
 def add_session(db: apsw.Connection, row: SessionRow, key: IdempotencyKey | None = None) -> None:
     """Once per id, for ever: an id whose session was undone or deleted stays spent."""
-    if _has_event(db, row.session_id, "create"):
+    if not _changed(db, rows.INSERT_SESSION, rows.session_columns(row)):
         return
     if key is not None:
         keys.add_creation_key(db, key, row)
-    if _touched(db, rows.INSERT_SESSION, rows.session_columns(row)):
-        _audit(db, AuditRow(row.session_id, "create", row.created_at))
+    _audit(db, AuditRow(row.session_id, "create", row.created_at))
 
 
 def find_session(db: apsw.Connection, session_id: SessionId, app: AppName) -> SessionRow | None:
@@ -194,24 +196,18 @@ def set_can_resume(db: apsw.Connection, session_id: SessionId, *, can_resume: bo
 
 def begin_turn(db: apsw.Connection, start: TurnStart) -> None:
     """Raises SessionNotFound, SessionClosed (for a turn that was begun before as well)."""
-    found = _fetch(
+    is_new = _changed(
         db,
-        "SELECT closed_at, close_cause FROM sessions WHERE session_id = ?",
-        (start.session_id,),
+        "INSERT INTO turns (session_id, turn_index, prompt, started_at)"
+        " SELECT session_id, ?2, ?3, ?4 FROM sessions WHERE session_id = ?1 AND closed_at IS NULL"
+        " ON CONFLICT DO NOTHING",
+        (start.session_id, start.turn_index, rows.storable(start.prompt), start.started_at),
     )
-    if not found:
-        raise SessionNotFound
-    ((closed_at, cause),) = found
-    if closed_at is not None:
-        raise SessionClosed(cause or "closed")
+    if not is_new:
+        _insist_on_open(db, start.session_id)
     if start.key is not None:
         keys.add_turn_key(db, start.key, start)
-    if _touched(
-        db,
-        "INSERT INTO turns (session_id, turn_index, prompt, started_at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING RETURNING 1",
-        (start.session_id, start.turn_index, rows.storable(start.prompt), start.started_at),
-    ):
+    if is_new:
         db.execute(
             "UPDATE sessions SET turn_count = max(turn_count, ?),"
             " last_turn_at = max(coalesce(last_turn_at, ?2), ?2) WHERE session_id = ?",
@@ -219,10 +215,20 @@ def begin_turn(db: apsw.Connection, start: TurnStart) -> None:
         )
 
 
+def _insist_on_open(db: apsw.Connection, session_id: SessionId) -> None:
+    """Raises SessionNotFound, SessionClosed."""
+    found = _fetch(
+        db, "SELECT closed_at, close_cause FROM sessions WHERE session_id = ?", (session_id,)
+    )
+    if not found:
+        raise SessionNotFound
+    ((closed_at, cause),) = found
+    if closed_at is not None:
+        raise SessionClosed(cause or "closed")
+
+
 def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None) -> bool:
     """Whether this call ended it; False when it has an ending, or is missing."""
-    if batch is not None:
-        append_events(db, batch)
     end = rows.storable_end(end)
     found = _fetch(
         db,
@@ -247,11 +253,8 @@ def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None)
     for (prompt_bytes,) in found:
         keys.keep_events(db, end)
         _audit(db, rows.turn_audit(end, prompt_bytes=prompt_bytes))
-        db.execute(
-            "UPDATE sessions SET last_turn_at = max(coalesce(last_turn_at, ?1), ?1)"
-            " WHERE session_id = ?2",
-            (end.ended_at, end.session_id),
-        )
+    batch = batch or EventBatch(end.session_id, (), keep_bytes=0)
+    append_events(db, batch, worked_at=end.ended_at if found else None)
     return bool(found)
 
 
@@ -336,6 +339,12 @@ def _has_event(db: apsw.Connection, session_id: SessionId, event: AuditEvent) ->
         "SELECT 1 FROM session_events WHERE session_id = ? AND event = ? LIMIT 1",
         (session_id, event),
     )
+
+
+def _changed(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> bool:
+    """Whether ``statement`` changed a row. Cheaper than to have it return one."""
+    db.execute(statement, bindings)
+    return db.changes() > 0
 
 
 def _touched(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> bool:

@@ -37,8 +37,11 @@ SELECT_SESSIONS: Final = (
 INSERT_SESSION: Final = (
     "INSERT INTO sessions (session_id, app_name, agent, model, created_at, last_turn_at, closed_at,"
     " turn_count, meta, permissions, can_resume, close_cause)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1"
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 WHERE NOT EXISTS"
+    " (SELECT 1 FROM session_events WHERE session_id = ?1 AND event = 'create')"
+    " ON CONFLICT DO NOTHING"
 )
+"""Once per id, for ever: what the audit knows of is not made again."""
 INSERT_FILE: Final = (
     "INSERT INTO files (token_sha256, app_name, name, size, created_at, expires_at, held_until)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -76,12 +79,17 @@ def storable_end(end: TurnEnd) -> TurnEnd:
 
 def meta_text(meta: Mapping[str, Any]) -> str:
     """The JSON text of ``meta``. Raises ValueError for what JSON has no word for (NaN)."""
-    return json.dumps(dict(meta), allow_nan=False, separators=(",", ":"))
+    return _STRICT.encode(dict(meta))
 
 
 def facts_text(facts: Mapping[str, Any]) -> str | None:
     """The JSON text of an agent's facts; numbers that JSON has no word for stay as Python's."""
-    return json.dumps(dict(facts), separators=(",", ":")) if facts else None
+    return _LENIENT.encode(dict(facts)) if facts else None
+
+
+_STRICT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_LENIENT: Final = json.JSONEncoder(separators=(",", ":"))
+"""One for all texts: ``json.dumps`` with options makes another each time."""
 
 
 def read_meta(text: str | None) -> dict[str, Any]:
