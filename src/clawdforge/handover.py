@@ -32,7 +32,8 @@ class Inbox:
         """From the connection. Waits while the application has enough."""
         if message["type"] == "http.disconnect":
             self._has_hung_up = True
-            for act in self._acts:
+            acts, self._acts = self._acts, []  # who was told need not be remembered: a circle less
+            for act in acts:
                 act()
         await give(self._giving, message)
 
@@ -42,9 +43,10 @@ class Inbox:
 
     def when_hung_up(self, act: Callable[[], None]) -> None:
         """Have ``act`` called when the client goes; at once if it has gone already."""
-        self._acts.append(act)
         if self._has_hung_up:
             act()
+        else:
+            self._acts.append(act)
 
 
 class PromptTaskGroup(TaskGroup):
