@@ -16,6 +16,7 @@ other way in. A test holds Hypercorn to the shape that this was written for (0.1
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from contextlib import suppress
@@ -41,6 +42,12 @@ FLUSH_SECS: Final = 2.0
 """What a send gets to finish in once it is cancelled."""
 
 _TURN_AWAY_SECS: Final = 1.0
+
+_BODY_FOLLOWS: Final = re.compile(
+    rb"HTTP/1\.1 [2-5][0-9][0-9] \r\n(?:[^\r\n]+\r\n)*?content-length: [1-9]", re.IGNORECASE
+)
+"""The head of an answer that tells the length of its body: Hypercorn sends that, or the body's end,
+in the same breath, and both go out in one piece. In two, the client would be woken twice."""
 
 
 class ServerConfig(HypercornConfig):
@@ -123,6 +130,7 @@ class BoundedTCPServer(TCPServer):
         super().__init__(app, config, context, state, stream)
         self._watch = IdleWatch(self)
         self.idle_task = cast("Any", self._watch)
+        self._head = b""
 
     async def _read_data(self) -> None:
         """Until the client's end. Hypercorn's own sets a deadline a read, which is never ours."""
@@ -156,15 +164,22 @@ class BoundedTCPServer(TCPServer):
             config.open_connections -= 1
 
     async def protocol_send(self, event: Event) -> None:
-        """Send; when cancelled, finish within FLUSH_SECS or cut the connection."""
+        """Send; when cancelled, finish within FLUSH_SECS or cut the connection.
+
+        A head whose body is about to come is held until then.
+        """
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
-        if not event.data:  # the end of a body whose length was told
+        if _BODY_FOLLOWS.match(event.data):
+            self._head = event.data
+            return
+        data, self._head = self._head + event.data, b""
+        if not data:  # the end of a body whose length was told
             return
         await acquire(self.send_lock)  # a request that is cancelled says no more
         try:
-            await send_bounded(_stream_of(self), with_problem(event.data))
+            await send_bounded(_stream_of(self), with_problem(data))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
         finally:

@@ -194,6 +194,43 @@ def test_the_date_goes_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.response_headers("h11") == [(b"date", b"Mon, 21 Sep 2026 14:13:21 GMT")]
 
 
+async def test_whole_answer_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head waits for the body that is about to come: a client is woken once for both."""
+    pieces: list[bytes] = []
+
+    async def send(peer: trio.socket.SocketType, data: memoryview) -> int:
+        pieces.append(bytes(data))
+        return await peer.send(data)
+
+    monkeypatch.setattr("clawdforge.connections._send_some", send)
+    async with (
+        serving(await make_service(config=CONFIG)) as (_, port, _),
+        await trio.open_tcp_stream("127.0.0.1", port) as client,
+    ):
+        await client.send_all(READY)
+        status, body = await read_response(client)
+    assert (status, len(pieces)) == (200, 1)
+    assert pieces[0].startswith(b"HTTP/1.1 200 \r\n")
+    assert pieces[0].endswith(b"\r\n\r\n" + body)
+
+
+async def test_head_without_its_body_is_not_kept_back() -> None:
+    """HEAD gets the head of its answer, which tells a length, and the connection goes on."""
+    async with (
+        serving(await make_service(config=CONFIG)) as (_, port, _),
+        await trio.open_tcp_stream("127.0.0.1", port) as client,
+    ):
+        await client.send_all(request_bytes("HEAD", "/readyz"))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await client.receive_some(4096)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"content-length: 0" not in head
+        assert b"content-length: " in head
+        await client.send_all(READY)
+        assert (await read_response(client))[0] == 200
+
+
 def test_exit_code_of_the_command_is_kept() -> None:
     """A worker that failed is remembered when Hypercorn asks a second time, and finds nobody."""
     answers = iter([0, 3, 0])
