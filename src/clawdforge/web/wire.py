@@ -66,11 +66,7 @@ class _NotFinite:
 def parse_json(raw: bytes) -> object:
     """The JSON value in ``raw``, to be searched for what is unstorable. Raises InvalidRequest."""
     try:
-        return json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_pair_up,
-            parse_constant=lambda _: _NotFinite(),
-        )
+        return _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidRequest([Fault("$", "the body is not UTF-8")]) from None
     except RecursionError:
@@ -89,6 +85,12 @@ def _pair_up(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     doubled = _Doubled(made)
     doubled.doubled = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     return doubled
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_pair_up, parse_constant=lambda _: _NotFinite()
+)
+"""One for all bodies: ``json.loads`` with options makes another each time."""
 
 
 def find_unstorable(value: object, root: str = "$") -> Iterator[Fault]:
@@ -146,11 +148,33 @@ def _shorten(path: str) -> str:
 # --- plain values to bodies -----------------------------------------------------------------------
 
 
+@attrs.frozen(kw_only=True)
+class _Slot:
+    """How one field of a body is read."""
+
+    kind: Any
+    structure: Callable[[object, Any], object]
+    limits: Sequence[Limit]
+    narrower: Limit | None
+    is_required: bool
+
+    def read(self, value: object) -> object:
+        """The value, structured and within its limits. Raises Unfit."""
+        made = self.structure(value, self.kind)
+        faults = [fault for limit in self.limits for fault in limit.faults(made, "")]
+        if not faults and self.narrower is not None:
+            faults = list(self.narrower.faults(made, ""))
+        if faults:
+            raise Unfit(faults)
+        return made
+
+
 class Reader:
     """Structures bodies of one service: cattrs with strict hooks, and the service's own limits."""
 
     def __init__(self, narrowing: Narrowing | None = None) -> None:
         self._narrowing: Narrowing = narrowing or {}
+        self._slots: dict[type, Mapping[str, _Slot]] = {}
         self._converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
         for kind, word in ((str, "a text"), (bool, "true or false")):
             self._converter.register_structure_hook(kind, _exactly(kind, word))
@@ -203,18 +227,18 @@ class Reader:
     def _structure_body(self, value: object, kind: type[Body]) -> Body:
         if not isinstance(value, dict):
             raise Unfit([Fault("", "must be an object")])
-        fields = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
-        faults = [Fault(under("", key), "unknown field") for key in value if key not in fields]
+        slots = self._slots_of(kind)
+        faults = [Fault(under("", key), "unknown field") for key in value if key not in slots]
         ready = {}
-        for name, field in fields.items():
+        for name, slot in slots.items():
             given = value.get(name)
-            if given is None and field.default is not attrs.NOTHING:
+            if given is None and not slot.is_required:
                 continue
             if name not in value:
                 faults.append(Fault(under("", name), "is required"))
                 continue
             try:
-                ready[name] = self._structure_field(kind, field, given)
+                ready[name] = slot.read(given)
             except Unfit as unfit:
                 faults.extend(
                     Fault(under("", name) + fault.path, fault.message) for fault in unfit.faults
@@ -223,18 +247,24 @@ class Reader:
             raise Unfit(faults)
         return kind(**ready)
 
-    def _structure_field(
-        self, kind: type[Any], field: attrs.Attribute[Any], value: object
-    ) -> object:
+    def _slots_of(self, kind: type[Body]) -> Mapping[str, _Slot]:
+        slots = self._slots.get(kind)
+        if slots is None:
+            fields = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
+            slots = {name: self._slot(kind, field) for name, field in fields.items()}
+            self._slots[kind] = slots
+        return slots
+
+    def _slot(self, kind: type[Any], field: attrs.Attribute[Any]) -> _Slot:
         assert field.type is not None
-        made: object = self._converter.structure(value, field.type)
-        own = field.validator if isinstance(field.validator, Limits) else Limits(())
-        faults = list(own.faults(made, ""))
-        if not faults and (narrower := self._narrowing.get((kind, field.name))) is not None:
-            faults = list(narrower.faults(made, ""))
-        if faults:
-            raise Unfit(faults)
-        return made
+        own = field.validator.limits if isinstance(field.validator, Limits) else ()
+        return _Slot(
+            kind=field.type,
+            structure=self._converter.get_structure_hook(field.type),
+            limits=own,
+            narrower=self._narrowing.get((kind, field.name)),
+            is_required=field.default is attrs.NOTHING,
+        )
 
     def _structure_list(self, value: object, kind: object) -> tuple[Any, ...]:
         if type(value) is not list:
