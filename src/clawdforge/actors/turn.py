@@ -70,7 +70,8 @@ class Turn:
     def detach(self) -> None:
         """A caller has gone; the last one takes the turn along, unless it may go on alone."""
         self._callers -= 1
-        if self._callers == 0 and self.request.on_disconnect == "cancel":
+        is_deserted = self._callers == 0 and not self.ended.is_set()
+        if is_deserted and self.request.on_disconnect == "cancel":
             self.stop("caller_gone")
 
     def admit(self) -> None:
