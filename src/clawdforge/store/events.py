@@ -68,7 +68,7 @@ def _state(db: apsw.Connection, session_id: SessionId) -> tuple[int, int] | None
     found = db.execute(
         "SELECT last_event, event_bytes FROM sessions WHERE session_id = ?", (session_id,)
     )
-    columns: Any = next(iter(found.fetchall()), None)
+    columns: Any = next(found, None)
     return None if columns is None else (int(columns[0]), int(columns[1]))
 
 

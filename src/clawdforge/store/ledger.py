@@ -230,7 +230,7 @@ def _insist_on_open(db: apsw.Connection, session_id: SessionId) -> None:
 def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None) -> bool:
     """Whether this call ended it; False when it has an ending, or is missing."""
     end = rows.storable_end(end)
-    found = _fetch(
+    found = _first(
         db,
         "UPDATE turns SET ending = ?, stop_reason = ?, text = ?, duration_ms = ?, ended_at = ?,"
         " detail = ?, first_event = ?, last_event = ?, facts = ?"
@@ -250,12 +250,13 @@ def end_turn(db: apsw.Connection, end: TurnEnd, batch: EventBatch | None = None)
             end.turn_index,
         ),
     )
-    for (prompt_bytes,) in found:
+    if found is not None:
+        (prompt_bytes,) = found
         keys.keep_events(db, end)
         _audit(db, rows.turn_audit(end, prompt_bytes=prompt_bytes))
     batch = batch or EventBatch(end.session_id, (), keep_bytes=0)
-    append_events(db, batch, worked_at=end.ended_at if found else None)
-    return bool(found)
+    append_events(db, batch, worked_at=None if found is None else end.ended_at)
+    return found is not None
 
 
 def list_turns(
@@ -350,6 +351,13 @@ def _changed(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> 
 def _touched(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> bool:
     """Whether ``statement`` gave a row (``RETURNING 1``)."""
     return bool(_fetch(db, statement, bindings))
+
+
+def _first(
+    db: apsw.Connection, statement: str, bindings: tuple[Any, ...]
+) -> rows.Columns | None:
+    """The first row, or the only one; None when there is none."""
+    return next(db.execute(statement, bindings), None)
 
 
 def _fetch(
