@@ -91,6 +91,70 @@ async def test_writers_at_once_share_commits(database: Path, commits: list[None]
         assert len(commits) - before <= 10
 
 
+async def test_who_writes_alone_waits_for_nobody(database: Path) -> None:
+    """Its write is at work before the loop has had another turn, however many there were."""
+    async with open_writer(database) as writer:
+        for number in range(5):
+            begun = Event()
+
+            def write(db: apsw.Connection, begun: Event = begun, number: int = number) -> None:
+                begun.set()
+                note(number)(db)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.write, write)
+                for _ in range(2):  # the turn in which it is started, and the one before
+                    await trio.lowlevel.checkpoint()
+                assert begun.wait(30)  # the loop stands still meanwhile
+        assert noted(database) == set(range(5))
+
+
+async def test_company_waits_for_each_other(
+    database: Path, commits: list[None], mock_clock: trio.testing.MockClock
+) -> None:
+    """Where two write at once, those who come turn by turn of the loop share one commit as well."""
+    async with open_writer(database) as writer:
+        hold, is_held = Event(), trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wait(_db: apsw.Connection) -> None:
+            token.run_sync_soon(is_held.set)
+            hold.wait(30)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.write, wait)
+            await is_held.wait()
+            nursery.start_soon(writer.write, note(1))
+            nursery.start_soon(writer.write, note(2))
+            await trio.testing.wait_all_tasks_blocked()
+            hold.set()
+        before = len(commits)
+        async with trio.open_nursery() as nursery:
+            for number in range(3, 20):
+                nursery.start_soon(writer.write, note(number))
+                await trio.lowlevel.checkpoint()
+        assert len(commits) - before == 1
+        assert noted(database) == set(range(1, 20))
+
+
+async def test_company_that_keeps_coming_is_not_waited_for_for_ever(
+    database: Path, commits: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they come, turn by turn of the loop: a batch has an end in time."""
+    monkeypatch.setattr(writing, "GATHER_SECS", -1)
+    async with open_writer(database) as writer:
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(writer.write, note(number))
+        before = len(commits)
+        async with trio.open_nursery() as nursery:
+            for number in range(10, 20):
+                nursery.start_soon(writer.write, note(number))
+                await trio.lowlevel.checkpoint()
+        assert len(commits) - before > 1
+        assert noted(database) == set(range(20))
+
+
 async def test_a_write_that_has_returned_is_committed(
     sqlite_store: SqliteStore, database: Path
 ) -> None:
@@ -282,7 +346,7 @@ async def test_a_writer_that_fails_tells_everybody(database: Path) -> None:
             await writer.write(operation)
         reasons.append(caught.value.reason)
 
-    with pytest.RaisesGroup(Bug):
+    with pytest.RaisesGroup(Bug, flatten_subgroups=True):
         async with open_connections(database, busy_timeout_secs=5) as connections:
             writer = Writer(connections.writer)
             async with trio.open_nursery() as nursery:

@@ -353,9 +353,7 @@ def _touched(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> 
     return bool(_fetch(db, statement, bindings))
 
 
-def _first(
-    db: apsw.Connection, statement: str, bindings: tuple[Any, ...]
-) -> rows.Columns | None:
+def _first(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> rows.Columns | None:
     """The first row, or the only one; None when there is none."""
     return next(db.execute(statement, bindings), None)
 

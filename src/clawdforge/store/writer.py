@@ -2,8 +2,12 @@
 
 Whoever writes hands over a plain function. The writer takes all that wait, runs them in one
 transaction with a savepoint each, commits once and wakes everybody: with ``synchronous=FULL`` a
-thousand writers at once cost a few waits for the disk instead of a thousand. It reads its mailbox
-in the connection's own thread, so that a write is one way there and one way back.
+thousand writers at once cost a few waits for the disk instead of a thousand. A batch goes to the
+connection's own thread and comes back, with no task in between.
+
+Who writes alone waits for nobody. Where several write, a batch is handed over when all have had
+their turn: each transaction costs both threads several waits for Python's lock, so that a few large
+ones cost a fifth less processor than many small ones, and less time.
 
 The rules: an operation that raises is undone alone and its error reaches its caller alone; a
 transaction that does not commit fails every caller in it, and leaves nothing; the writer outlives
@@ -13,9 +17,10 @@ both. Whoever was told "written" finds it written after any crash.
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 import apsw
@@ -34,6 +39,13 @@ MAILBOX_WRITES: Final = 1024
 
 BATCH_WRITES: Final = 512
 """The most operations in one transaction: keeps one commit, and so everybody's wait, short."""
+
+GATHER_SECS: Final = 0.025
+"""The longest that a batch is kept back for company that keeps coming."""
+
+QUIET_TURNS: Final = 6
+"""So many turns of the loop without a new write, and all have had theirs. Measured: fewer are small
+transactions, more are of no use, and on an idle machine six are a tenth of a millisecond."""
 
 
 @attrs.define(eq=False)
@@ -88,13 +100,15 @@ class Write(Generic[Result]):
 
 
 class Writer:
-    """Owns the writing connection's transactions. ``run`` is the only reader of the mailbox."""
+    """Owns the writing connection's transactions: one batch at a time is in its thread."""
 
     def __init__(self, db: apsw.AsyncConnection) -> None:
         self._db = db
         self._room = trio.Semaphore(MAILBOX_WRITES)
-        self._mail: SimpleQueue[Write[Any] | None] = SimpleQueue()  # ``_room`` bounds it
-        self._is_closed = False
+        self._waiting: deque[Write[Any]] = deque()  # ``_room`` bounds it
+        self._batches: SimpleQueue[Sequence[Write[Any]] | None] = SimpleQueue()  # one at a time
+        self._company = trio.Event()
+        self._is_writing = self._is_crowded = self._is_closed = False
 
     async def write(self, operation: Callable[[apsw.Connection], Result]) -> Result:
         """Run ``operation`` in the writer's next transaction; returns when that is on the disk.
@@ -106,28 +120,79 @@ class Writer:
         if self._is_closed:
             self._room.release()
             raise StoreUnavailable("the ledger is closed")
-        self._mail.put(write)
+        self._waiting.append(write)
+        if self._is_writing:
+            pass  # it goes with the next batch
+        elif self._is_crowded:
+            self._company.set()
+        else:
+            self._hand_over()
         return await write.wait()
 
     def close(self) -> None:
         """Take nothing new; ``run`` returns when what was taken is written. Idempotent."""
         if not self._is_closed:
             self._is_closed = True
-            self._mail.put(None)
+            if not self._is_writing:
+                self._hand_over()
 
     async def run(self) -> None:
         """Write until ``close``. Shielded: it must outlive everybody who still has to write."""
         token = trio.lowlevel.current_trio_token()
 
         def settle(writes: Sequence[Write[Any]], error: Exception | None) -> None:
-            token.run_sync_soon(self._settle, writes, error)
+            token.run_sync_soon(self._take_back, writes, error)
 
         with trio.CancelScope(shield=True):
             try:
-                await run_on(self._db, lambda db: self._work(db, settle))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._gather)
+                    await run_on(self._db, lambda db: self._work(db, settle))
+                    nursery.cancel_scope.cancel()
             finally:
                 self._is_closed = True
-                self._settle(self._queued(MAILBOX_WRITES), StoreUnavailable("the ledger is closed"))
+                self._batches.put(None)
+                left, self._waiting = tuple(self._waiting), deque()
+                self._settle(left, StoreUnavailable("the ledger is closed"))
+
+    async def _gather(self) -> None:
+        """Where several write, hand over what they have when they have all had their turn."""
+        while True:  # until cancelled
+            await self._company.wait()
+            await self._all_have_had_their_turn()
+            self._company = trio.Event()
+            if not self._is_writing:
+                self._hand_over()
+
+    async def _all_have_had_their_turn(self) -> None:
+        """Return when nobody has come for ``QUIET_TURNS`` turns of the loop, or enough have."""
+        seen = quiet = 0
+        until = trio.current_time() + GATHER_SECS
+        while quiet < QUIET_TURNS and len(self._waiting) < BATCH_WRITES:
+            if trio.current_time() > until:
+                return
+            await trio.lowlevel.checkpoint()
+            quiet = quiet + 1 if len(self._waiting) == seen else 0
+            seen = len(self._waiting)
+
+    def _hand_over(self) -> None:
+        """Give the connection's thread what waits; the end, when nothing does and none will."""
+        count = min(len(self._waiting), BATCH_WRITES)
+        if count > 0:
+            self._is_writing = True
+            self._batches.put([self._waiting.popleft() for _ in range(count)])
+        elif self._is_closed:
+            self._batches.put(None)
+
+    def _take_back(self, writes: Sequence[Write[Any]], error: Exception | None) -> None:
+        """What the thread has written, or failed to."""
+        self._settle(writes, error)
+        self._is_writing = False
+        self._is_crowded = len(writes) > 1 or bool(self._waiting)
+        if self._is_closed:
+            self._hand_over()
+        elif self._waiting:
+            self._company.set()
 
     def _settle(self, writes: Sequence[Write[Any]], error: Exception | None) -> None:
         """Wake the callers, in Trio's thread."""
@@ -140,10 +205,9 @@ class Writer:
         db: apsw.Connection,
         settle: Callable[[Sequence[Write[Any]], Exception | None], None],
     ) -> None:
-        """Write until the end of the mail. In the connection's thread."""
+        """Write until the end of the batches. In the connection's thread."""
         # Unbounded: having nothing to write is a writer's ordinary state, and ``close`` ends it.
-        while (first := self._mail.get()) is not None:
-            writes = [first, *self._queued(BATCH_WRITES - 1)]
+        while (writes := self._batches.get()) is not None:
             error: Exception | None = StoreUnavailable("the writer failed")
             try:
                 wanted = [write for write in writes if not write.is_abandoned]
@@ -153,20 +217,6 @@ class Writer:
                 error = refusal
             finally:
                 settle(writes, error)
-
-    def _queued(self, limit: int) -> list[Write[Any]]:
-        """What lies in the mailbox, at most ``limit``."""
-        writes: list[Write[Any]] = []
-        while len(writes) < limit:
-            try:
-                write = self._mail.get_nowait()
-            except Empty:
-                break
-            if write is None:  # the end, and nothing comes behind it
-                self._mail.put(None)
-                break
-            writes.append(write)
-        return writes
 
 
 def commit_together(db: apsw.Connection, writes: Sequence[Write[Any]]) -> None:
