@@ -23,25 +23,26 @@ Ask = Callable[[str, str, object], Any]
 def measure_starts(plan: Plan) -> Iterator[Line]:
     """Each transport, cold and warm, and a turn in a session that lives.
 
-    All follow the same rest: a machine that has rested is slower at anything. Who is the first
-    after it goes round.
+    All follow the same rest: a machine that has rested is slower at anything. The warm start and
+    the turn beside it are of one service, and each is as often before the other as after it:
+    who is second finds the service awake.
     """
     with ExitStack() as stack:
         cold = stack.enter_context(clawdforge(plan.new_folder()))
         warm = stack.enter_context(clawdforge(plan.new_folder(), warm=1))
         timers: list[tuple[str, Callable[[], float]]] = []
         for agent in plan.transports:
-            (session,) = cold.open_sessions(1, agent)
+            (session,) = warm.open_sessions(1, agent)
             timers += [
                 (f"{agent}, cold", partial(_time_start, cold, agent)),
                 (f"{agent}, warm", partial(_time_start, warm, agent)),
-                (f"{agent}, a turn", partial(_time_turn, cold, session)),
+                (f"{agent}, a turn", partial(_time_turn, warm, session)),
             ]
         for _, timer in timers:
             timer()
         found: dict[str, list[float]] = {}
-        for block in range(plan.blocks):
-            for name, value in _run_block(timers, plan.starts, block).items():
+        for _ in range(plan.blocks):
+            for name, value in _run_block(timers, plan.starts).items():
                 found.setdefault(name, []).append(value)
     for name, values in found.items():
         transport = name.partition(",")[0]
@@ -50,13 +51,12 @@ def measure_starts(plan: Plan) -> Iterator[Line]:
 
 
 def _run_block(
-    timers: Sequence[tuple[str, Callable[[], float]]], count: int, block: int
+    timers: Sequence[tuple[str, Callable[[], float]]], count: int
 ) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name, _ in timers}
     for number in range(count):
         sleep(REFILL_SECS)
-        first = (block * count + number) % len(timers)
-        for name, timer in (*timers[first:], *timers[:first]):
+        for name, timer in timers[:: 1 if number % 2 == 0 else -1]:
             times[name].append(timer())
     return {name: median(values) for name, values in times.items()}
 
