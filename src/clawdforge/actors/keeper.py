@@ -5,26 +5,16 @@ It runs the tree in the session actor's nursery, so that the actor's end is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
 
 import attrs
 import trio
 
 from clawdforge.actors.starts import Starts
 from clawdforge.actors.warm import WarmTree
-from clawdforge.domain.ports import Agent, AgentExit, AgentSink, Launcher, LaunchSpec, Started
+from clawdforge.domain.ports import Agent, AgentExit, AgentSink, Launcher, LaunchSpec
 from clawdforge.errors import AgentNotStarted
-
-
-class RunAgent(Protocol):
-    """Starts or takes over a process tree and stays until it is proved dead."""
-
-    async def __call__(  # noqa: ASYNC114  # its names are run_agent and adopt
-        self, sink: AgentSink, *, task_status: Started[Agent]
-    ) -> AgentExit:
-        """See ``Launcher.run_agent``."""
 
 
 @attrs.define(eq=False)
@@ -60,15 +50,22 @@ class AgentKeeper:
         await self._prove_dead()
         warm, self.warm = self.warm, None
         if warm is not None and warm.is_alive:
-            return await self._start(warm.adopt)
+            return self._adopt(warm)
         spec = attrs.evolve(self.spec, is_resuming=self.was_asked)
         async with self.starts.one(spec.profile.name, within_secs=self.start_secs):
             with trio.move_on_after(self.start_secs):
-                return await self._start(partial(self.launcher.run_agent, spec))
+                return await self._start(spec)
             raise AgentNotStarted(spec.profile.name, f"no handshake within {self.start_secs:g} s")
 
-    async def _start(self, run_agent: RunAgent) -> Agent:
-        agent: Agent = await self.nursery.start(self._host, run_agent)
+    def _adopt(self, tree: WarmTree) -> Agent:
+        """Take over a tree that waits: nothing in it has to be waited for."""
+        self._dead = trio.Event()
+        self.agent = agent = tree.adopt(self.sink)
+        self.nursery.start_soon(self._see_out, tree.stay, self._dead)
+        return agent
+
+    async def _start(self, spec: LaunchSpec) -> Agent:
+        agent: Agent = await self.nursery.start(self._host, spec)
         if self._dead is not None and not self._dead.is_set():  # it may have died meanwhile
             self.agent = agent
         return agent
@@ -84,12 +81,17 @@ class AgentKeeper:
             await self._dead.wait()
 
     async def _host(  # noqa: ASYNC128 - run_agent calls started()
-        self, run_agent: RunAgent, *, task_status: trio.TaskStatus[Agent]
+        self, spec: LaunchSpec, *, task_status: trio.TaskStatus[Agent]
     ) -> None:
         self._dead = trio.Event()
+        run_agent = partial(self.launcher.run_agent, spec, self.sink, task_status=task_status)
+        await self._see_out(run_agent, self._dead)
+
+    async def _see_out(self, live: Callable[[], Awaitable[AgentExit]], dead: trio.Event) -> None:
+        """Stay with a tree until it is proved dead, and say so."""
         try:
-            end = await run_agent(self.sink, task_status=task_status)
+            end = await live()
         finally:
             self.agent = None
-            self._dead.set()
+            dead.set()
         self.on_exit(end)

@@ -27,7 +27,6 @@ from clawdforge.domain.ports import (
     Message,
     PermissionRequest,
     SessionRow,
-    Started,
 )
 from clawdforge.domain.profiles import AgentProfile
 from clawdforge.errors import AgentNotStarted, CapacityError, ClawdforgeError
@@ -158,14 +157,18 @@ class WarmTree:
         finally:
             self._dead.set()
 
-    async def adopt(self, sink: AgentSink, *, task_status: Started[Agent]) -> AgentExit:
-        """Be the agent of the session that ``sink`` is of, as ``Launcher.run_agent`` would.
-
-        Cancelling kills the tree, and is let through when that is proved (the launcher bounds it).
-        """
+    def adopt(self, sink: AgentSink) -> Agent:
+        """Be the agent of the session that ``sink`` is of, whose life ``stay`` is from now on."""
         assert self._agent is not None
         self.relay.point(sink)
-        task_status.started(self._agent)
+        return self._agent
+
+    async def stay(self) -> AgentExit:
+        """Return when the tree is proved dead, as ``Launcher.run_agent`` does.
+
+        Cancelling kills it, and is let through when that is proved (the launcher bounds it).
+        """
+        assert self._agent is not None
         try:
             await self._dead.wait()
         finally:
