@@ -31,6 +31,7 @@ from clawdforge.errors import (
     PoolFull,
     ShuttingDown,
 )
+from clawdforge.protocol.acp import update_of
 
 AGENT = AgentName("demo")
 DIED = AgentExited(AGENT, "exit code 3")
@@ -156,7 +157,7 @@ def test_a_transcript_keeps_its_limit_and_its_order(said: list[tuple[str, int]])
     for number, (kind, size) in enumerate(said):
         message = update(str(number)) if kind == "update" else {"method": "x", "id": number}
         messages.append(message)
-        transcript.add(message, size)
+        transcript.add(message, update_of(message), size)
     kept = list(transcript.events)
     assert transcript.dropped == len(messages) - len(kept)
     assert [m for m in messages if m["method"] == "x"] == [m for m in kept if m["method"] == "x"]
@@ -171,5 +172,18 @@ def test_the_text_of_a_transcript_is_bounded_too() -> None:
     """An endless answer costs no more than the limit."""
     transcript = Transcript(10)
     for _ in range(5):
-        transcript.add(update("abcd"), 4)
+        piece = update("abcd")
+        transcript.add(piece, update_of(piece), 4)
     assert transcript.text == "abcdabcdab"
+
+
+def test_a_transcript_joins_both_sources_of_usage() -> None:
+    """The response's tokens do not take the place of what the agent said of its context."""
+    transcript = Transcript(1000)
+    context = {"sessionUpdate": "usage_update", "used": 2, "size": 9}
+    for message in (
+        {"method": "session/update", "params": {"update": context}},
+        {"id": 2, "result": {"usage": {"totalTokens": 12}}},
+    ):
+        transcript.add(message, update_of(message), 10)
+    assert transcript.usage == {"used": 2, "size": 9, "totalTokens": 12}

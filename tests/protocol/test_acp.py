@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawdforge import acpx_runner
-from clawdforge.protocol.acp import stop_reason_of, text_of, update_of, usage_of
+from clawdforge.protocol.acp import context_in, stop_reason_of, text_of, tokens_in, update_of
 
 KEYS = ("method", "id", "params", "result", "update", "sessionUpdate", "content", "text", "usage")
 JSON = st.recursive(
@@ -40,7 +40,7 @@ def chunk(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", [nested, flat])
 def test_both_forms_of_an_update_are_understood(form: Any) -> None:
-    """Nested and flat updates give the same text, kind and usage."""
+    """Nested and flat updates give the same text, kind and fields."""
     events = [
         form("agent_message_chunk", **chunk("Hello, ")),
         form("agent_thought_chunk", **chunk("hm")),
@@ -49,10 +49,11 @@ def test_both_forms_of_an_update_are_understood(form: Any) -> None:
         form("usage_update", used=7, size=100),
     ]
     assert text_of(events) == "Hello, world"
-    assert usage_of(events) == {"used": 7, "size": 100}
-    update = update_of(events[0])
+    update, usage = update_of(events[0]), update_of(events[-1])
     assert update is not None
     assert update["sessionUpdate"] == "agent_message_chunk"
+    assert usage is not None
+    assert context_in(usage) == {"used": 7, "size": 100}
 
 
 @pytest.mark.parametrize(
@@ -83,16 +84,12 @@ def test_only_text_is_text() -> None:
     assert text_of(events) == ""
 
 
-def test_usage_joins_context_and_tokens() -> None:
-    """The last context update and the response's tokens are one answer; none is None."""
-    events = [
-        nested("usage_update", used=1, size=9),
-        nested("usage_update", used=2, size=9, cost={"amount": 0.1, "currency": "USD"}),
-        {"id": 2, "result": {"stopReason": "end_turn", "usage": {"totalTokens": 12}}},
-    ]
-    cost = {"amount": 0.1, "currency": "USD"}
-    assert usage_of(events) == {"used": 2, "size": 9, "cost": cost, "totalTokens": 12}
-    assert usage_of([ENDED]) is None
+def test_usage_is_the_fields_that_are_there() -> None:
+    """Of the context and of the tokens; whoever says nothing of them used nothing known."""
+    assert context_in({"sessionUpdate": "usage_update", "used": 1, "kind": "x"}) == {"used": 1}
+    ended = {"id": 2, "result": {"stopReason": "end_turn", "usage": {"totalTokens": 12}}}
+    assert tokens_in(ended) == {"totalTokens": 12}
+    assert not tokens_in(ENDED)
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4), max_size=3))
@@ -100,4 +97,7 @@ def test_no_shape_is_an_error(events: list[dict[str, Any]]) -> None:
     """Whatever an agent sends, reading it raises nothing."""
     assert isinstance(text_of(events), str)
     stop_reason_of(events)
-    usage_of(events)
+    for message in events:
+        update = update_of(message)
+        assert update is None or isinstance(context_in(update), dict)
+        assert isinstance(tokens_in(message), dict)

@@ -76,8 +76,9 @@ class PoolActor:
         The ledger has the last word: it is asked again before a turn begins.
         """
         actor = self._sessions.get(session_id)
-        is_theirs = actor is not None and actor.live is not None and actor.row.app_name == app
-        return actor.row if actor is not None and is_theirs else None
+        if actor is None or not actor.is_on_record or actor.row.app_name != app:
+            return None
+        return actor.row
 
     def live(self) -> dict[SessionId, LiveSession]:
         """Every live session that has a row."""

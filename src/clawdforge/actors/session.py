@@ -47,7 +47,7 @@ from clawdforge.errors import (
     StoreUnavailable,
 )
 from clawdforge.protocol.acp import is_output, update_of
-from clawdforge.protocol.menus import NO_MENUS, Menus
+from clawdforge.protocol.menus import MENU_UPDATES, NO_MENUS, Menus
 
 log: Final = structlog.get_logger("clawdforge.session")
 
@@ -88,6 +88,11 @@ class SessionActor:
         self._closers: list[CloseSession] = []
         self._retries: list[JoinBirth] = []
         self._menus: Menus | None = None
+
+    @property
+    def is_on_record(self) -> bool:
+        """Whether it has a row."""
+        return self._is_on_record
 
     @property
     def live(self) -> LiveSession | None:
@@ -241,11 +246,11 @@ class SessionActor:
         """Updates between turns belong to the session; no turn has them."""
         self._feed.add(message, wire)
         update = update_of(message)
-        if update is not None:
+        if update is not None and update["sessionUpdate"] in MENU_UPDATES:
             self._follow_menus(update)
         turn = self._line.working
         if turn is not None:
-            turn.transcript.add(message, len(wire))
+            turn.transcript.add(message, update, len(wire))
             self._line.desk.observe(self.row.permissions, message, turn.index)
             if is_output(update):
                 turn.silence.heard()

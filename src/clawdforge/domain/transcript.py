@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from clawdforge.domain.ports import Message
-from clawdforge.protocol.acp import text_in, tool_call_in, update_of, usage_of
+from clawdforge.protocol.acp import context_in, text_in, tokens_in, tool_call_in
 
 MAX_OPEN_CALLS: Final = 1000
 MAX_CALL_ID: Final = 200
@@ -33,19 +33,21 @@ class Transcript:
         self._text_size = 0
         self.dropped = 0
         self.skipped_lines = 0
-        self.usage: Mapping[str, Any] | None = None
+        self._context: Mapping[str, Any] = {}
+        self._tokens: Mapping[str, Any] = {}
         self.open_calls: dict[str, None] = {}
 
-    def add(self, message: Message, size_bytes: int) -> None:
-        """Take one more message of ``size_bytes`` on the wire."""
+    def add(self, message: Message, update: Message | None, size_bytes: int) -> None:
+        """Take one more message of ``size_bytes`` on the wire; ``update`` is what it carries."""
         self._events.append((message, size_bytes))
         self._size += size_bytes
-        update = update_of(message)
         if update is not None:
             self._add_text(text_in(update))
             self._follow_calls(update)
-        if update is None or update["sessionUpdate"] == "usage_update":
-            self.usage = usage_of((message,)) or self.usage
+        if update is None:
+            self._tokens = tokens_in(message) or self._tokens
+        elif update["sessionUpdate"] == "usage_update":
+            self._context = context_in(update) or self._context
         while self._size > self._limit and len(self._events) > 1:
             self._drop_oldest()
 
@@ -58,6 +60,15 @@ class Transcript:
     def text(self) -> str:
         """The agent's answer in one string, thoughts excluded."""
         return "".join(self._text)
+
+    @property
+    def usage(self) -> Mapping[str, Any] | None:
+        """What the agent says the turn used, in its own field names; None when it says nothing.
+
+        Two sources, one mapping: the last ``usage_update`` (the context) and the prompt's response
+        (tokens).
+        """
+        return {**self._context, **self._tokens} or None
 
     def _add_text(self, text: str) -> None:
         room = self._limit - self._text_size

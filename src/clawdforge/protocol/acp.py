@@ -40,20 +40,14 @@ def text_in(update: Mapping[str, Any]) -> str:
     return _text(update.get("content")) if is_answer else ""
 
 
-def usage_of(events: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What the agent says the turn used, in the agent's own field names; None when it says nothing.
+def context_in(update: Mapping[str, Any]) -> dict[str, Any]:
+    """What a ``usage_update`` says of the context: ``used``, ``size``, ``cost``."""
+    return {key: update[key] for key in ("used", "size", "cost") if key in update}
 
-    Two sources, one dict: the last ``usage_update`` (``used``, ``size``, ``cost``: the context) and
-    the ``usage`` of the prompt's response (tokens).
-    """
-    context: Mapping[str, Any] = {}
-    tokens: Mapping[str, Any] = {}
-    for message in events:
-        update = update_of(message)
-        if update is not None and update["sessionUpdate"] == "usage_update":
-            context = {key: update[key] for key in ("used", "size", "cost") if key in update}
-        tokens = _mapping(_mapping(message.get("result")).get("usage")) or tokens
-    return {**context, **tokens} or None
+
+def tokens_in(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ``usage`` of a prompt's response; empty for what has none."""
+    return _mapping(_mapping(message.get("result")).get("usage"))
 
 
 SESSION_UPDATES: Final = frozenset(
