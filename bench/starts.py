@@ -50,9 +50,7 @@ def measure_starts(plan: Plan) -> Iterator[Line]:
         yield Line(PART, name, "median", "ms", tuple(values), base)
 
 
-def _run_block(
-    timers: Sequence[tuple[str, Callable[[], float]]], count: int
-) -> dict[str, float]:
+def _run_block(timers: Sequence[tuple[str, Callable[[], float]]], count: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name, _ in timers}
     for number in range(count):
         sleep(REFILL_SECS)

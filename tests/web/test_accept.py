@@ -41,6 +41,7 @@ EVENTS = (SSE, NDJSON)
         ("text/event-stream;q=nan", None),
         ("nonsense", JSON),
         (";;,,/", JSON),
+        ("text/plain, " * 30 + "text/event-stream", SSE),  # too long to be remembered
     ],
 )
 def test_the_form_of_a_turn(accept: str | None, chosen: str | None) -> None:

@@ -75,11 +75,8 @@ def revoke_app(db: apsw.Connection, name: AppName) -> None:
 
 def find_app(db: apsw.Connection, token_sha256: str) -> AppRow | None:
     """By the token's digest, valid ones only."""
-    found = db.execute(
-        f"{rows.SELECT_APPS} WHERE token_sha256 = ? AND revoked_at IS NULL",
-        (token_sha256,),
-    )
-    return next((rows.app_row(columns) for columns in found), None)
+    found = _first(db, rows.FIND_APP, (token_sha256,))
+    return None if found is None else rows.app_row(found)
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ Columns: TypeAlias = Sequence[Any]
 """One row as SQLite gives it, or takes it."""
 
 SELECT_APPS: Final = "SELECT name, ip_cidrs, created_at FROM apps"
+FIND_APP: Final = f"{SELECT_APPS} WHERE token_sha256 = ? AND revoked_at IS NULL"
 SELECT_SESSIONS: Final = (
     "SELECT session_id, app_name, agent, model, created_at, last_turn_at, closed_at, turn_count,"
     " meta, permissions, can_resume, close_cause FROM sessions"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -16,6 +17,10 @@ import attrs
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
+
+SHORT: Final = 200
+RECALLED: Final = 256
+"""Headers of so few characters are remembered, so many of them."""
 
 
 @attrs.frozen
@@ -36,17 +41,27 @@ class MediaRange:
         return 1 if (self.kind, self.subtype) == ("*", "*") else 0
 
 
-def prefer(accept: str | None, offered: Sequence[str]) -> str | None:
+def prefer(accept: str | None, offered: tuple[str, ...]) -> str | None:
     """The offered type that the caller prefers; the first if it does not say, None if none fits.
 
     ``accept`` is the header, all its lines joined by commas.
     """
-    ranges = parse_accept(accept or "")
+    if accept is None:
+        return offered[0]
+    return _choose(accept, offered) if len(accept) > SHORT else _recall(accept, offered)
+
+
+def _choose(accept: str, offered: tuple[str, ...]) -> str | None:
+    ranges = parse_accept(accept)
     if not ranges:
         return offered[0]
     found = [(*_claim(ranges, media_type), -at) for at, media_type in enumerate(offered)]
     weight, _, at = max(found)
     return offered[-at] if weight > 0 else None
+
+
+_recall: Final = lru_cache(maxsize=RECALLED)(_choose)
+"""A client says the same in each of its requests."""
 
 
 def _claim(ranges: Sequence[MediaRange], media_type: str) -> tuple[float, int]:

@@ -341,8 +341,12 @@ def _to_plain(value: object) -> object:
         return value
     names = _names(kind)  # type: ignore[arg-type]  # a class is hashable
     if names is not None:
-        named = ((name, getattr(value, name)) for name in names)
-        return {name: _to_plain(inner) for name, inner in named if inner is not OMITTED}
+        plain = {}
+        for name in names:
+            inner = getattr(value, name)
+            if inner is not OMITTED:
+                plain[name] = inner if type(inner) in _PLAIN else _to_plain(inner)
+        return plain
     if isinstance(value, (list, tuple)):
         return [_to_plain(inner) for inner in value]
     return dict(value) if isinstance(value, Mapping) else value
