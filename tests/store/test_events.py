@@ -159,3 +159,14 @@ async def test_what_the_log_holds_is_what_its_session_says(database: Path) -> No
         )
     )
     assert held == counted == 90
+
+
+async def test_the_write_ahead_log_has_a_size(sqlite_store: Store, database: Path) -> None:
+    """Past 4000 pages it is begun anew, not sooner, however much is written."""
+    await sqlite_store.add_session(session())
+    log, sizes = Path(f"{database}-wal"), []
+    for number in range(1, 60):
+        one = EventBatch(session_id(1), events(number, size=1_000_000), keep_bytes=2_000_000)
+        await sqlite_store.append_events(one)
+        sizes.append(log.stat().st_size)  # noqa: ASYNC240 - for a moment
+    assert 16_000_000 < max(sizes) < 19_000_000

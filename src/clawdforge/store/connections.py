@@ -30,6 +30,13 @@ Result = TypeVar("Result")
 
 READERS: Final = 2
 
+LOG_PAGES: Final = 4000
+"""How long the write-ahead log gets before it is worked into the database: pages of 4 KiB, 16 MB.
+
+With SQLite's own 1000 a turn cost a twelfth more processor (sixteen clients): the same pages are
+written again four times as often. Three times as many cost the same as these.
+"""
+
 
 @attrs.frozen
 class Connections:
@@ -127,4 +134,5 @@ def _make_ready(db: apsw.Connection) -> None:
     if db.pragma("journal_mode", "wal") != "wal":
         raise StoreUnavailable("its file system does not allow a write-ahead log")
     db.pragma("synchronous", "full")
+    db.pragma("wal_autocheckpoint", LOG_PAGES)
     migrate(db)
