@@ -22,6 +22,7 @@ class Plan:
     folder: Path
     blocks: int = 5
     turns: int = 200
+    turns_each: int = 40
     warm_up: int = 20
     starts: int = 4
     requests: int = 1000
@@ -44,6 +45,7 @@ class Plan:
             self,
             blocks=2,
             turns=10,
+            turns_each=1,
             warm_up=2,
             starts=1,
             requests=40,

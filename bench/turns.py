@@ -55,7 +55,7 @@ Opener = Callable[[Plan, int], AbstractContextManager[Sequence[Subject]]]
 def measure_turns(plan: Plan, sessions: int, peers: Sequence[Opener] = ()) -> Iterator[Line]:
     """One part: every subject with so many sessions, interleaved."""
     part = f"turns, {sessions} at once" if sessions > 1 else "turns, one client"
-    count = max(plan.turns, sessions)
+    count = max(plan.turns, plan.turns_each * sessions)
     with ExitStack() as stack:
         subjects = [
             Subject(PIPE, stack.enter_context(bare_pipes(plan.new_folder(), sessions))),

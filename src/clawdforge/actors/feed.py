@@ -100,8 +100,9 @@ class Feed:
         self.last += 1
         event = NumberedEvent(self.last, text)
         self._recent.append(event)
-        self._recent_bytes += event.size_bytes
-        self._unwritten_bytes += event.size_bytes
+        size_bytes = event.size_bytes
+        self._recent_bytes += size_bytes
+        self._unwritten_bytes += size_bytes
         self._shrink()
         if self._is_urgent or not self._is_gathering:
             self._to_write.ring()

@@ -193,6 +193,7 @@ class WarmShelf:
         self._pausing: Counter[AgentName] = Counter()
         self._refill_at = -math.inf
         self._changed = Bell()
+        self._nap = trio.CancelScope()
 
     def __len__(self) -> int:
         """Trees that wait, or are on their way."""
@@ -217,7 +218,8 @@ class WarmShelf:
         self._trees.remove(tree)
         if self._refill_at < trio.current_time():
             self._refill_at = trio.current_time() + REFILL_SECS
-        self.look()
+        # Not rung for: whoever keeps the shelf would be in the way of the session that took it.
+        self._nap.deadline = min(self._nap.deadline, self._refill_at)
 
     def give_way(self) -> None:
         """Retire what there is no room for, the oldest first."""
@@ -242,7 +244,7 @@ class WarmShelf:
                     tree = WarmTree(profile)
                     self._trees.append(tree)
                     nursery.start_soon(self._keep, tree)
-                with trio.move_on_after(self._secs_to_next_date()):
+                with trio.move_on_after(self._secs_to_next_date()) as self._nap:
                     await self._changed.wait()
 
     def _missing(self) -> Iterator[AgentProfile]:

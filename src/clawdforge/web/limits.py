@@ -7,7 +7,7 @@ built. Messages never repeat the value: it is the caller's, and may be a secret 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -28,16 +28,13 @@ class Limit:
     schema: Mapping[str, Any]
     is_for_each: bool = False
 
-    def faults(self, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - any JSON value
+    def faults(self, value: Any, path: str) -> Sequence[Fault]:  # noqa: ANN401 - any JSON value
         """Everything that is wrong with the value at ``path``."""
-        places = (
-            [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
-            if self.is_for_each
-            else [(path, value)]
-        )
-        for place, here in places:
-            if (message := self.check(here)) is not None:
-                yield Fault(place, message)
+        if self.is_for_each:
+            found = ((f"{path}[{index}]", self.check(inner)) for index, inner in enumerate(value))
+            return [Fault(place, message) for place, message in found if message is not None]
+        message = self.check(value)
+        return () if message is None else (Fault(path, message),)
 
 
 def at_least(bound: int) -> Limit:
@@ -114,13 +111,11 @@ class Limits:
 
     def __call__(self, _instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
         """Refuse the value (None stands for a field left out and is let through)."""
-        for fault in () if value is None else self.faults(value, attribute.name):
-            raise ValueError(f"{fault.path}: {fault.message}")
-
-    def faults(self, value: object, path: str) -> Iterator[Fault]:
-        """Everything that is wrong with the value."""
+        if value is None:
+            return
         for limit in self.limits:
-            yield from limit.faults(value, path)
+            for fault in limit.faults(value, attribute.name):
+                raise ValueError(f"{fault.path}: {fault.message}")
 
 
 def limited(*limits: Limit, default: Any = attrs.NOTHING) -> Any:  # noqa: ANN401 - as attrs.field
