@@ -68,3 +68,14 @@ async def test_debts_are_bounded() -> None:
     for index in range(100):
         debts.owe(TurnEnd(SessionId("s" * 16), index, "completed", "end_turn", "x", 1, 1))
     assert len(debts) == MOST
+
+
+async def test_an_ending_is_written_whoever_cancels(open_stage: OpenStage) -> None:
+    """All is cancelled under a turn at work: the ledger has its ending all the same."""
+    with trio.CancelScope() as everything:
+        async with open_stage() as stage:
+            session = await stage.open()
+            await stage.ask_turn(session, "sleep: 100")
+            everything.cancel()
+            await trio.sleep_forever()
+    assert endings(stage, session) == ["cancelled"]

@@ -362,6 +362,65 @@ async def test_a_writer_that_fails_tells_everybody(database: Path) -> None:
     assert noted(database) == set()
 
 
+async def test_a_disk_that_hangs_is_not_waited_for_for_ever(
+    database: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """All are told in time, and what had not begun never does; then the writer is as before."""
+    async with open_writer(database) as writer:
+        hold, is_held, told = Event(), trio.Event(), list[str]()
+        token = trio.lowlevel.current_trio_token()
+
+        def hang(_db: apsw.Connection) -> None:
+            token.run_sync_soon(is_held.set)
+            hold.wait(30)
+
+        async def be_told(operation: Callable[[apsw.Connection], None]) -> None:
+            with pytest.raises(StoreUnavailable, match="in time"):
+                await writer.write(operation)
+            told.append("too late")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_told, hang)
+            await is_held.wait()
+            nursery.start_soon(be_told, note(1))
+            for _ in range(writing.WATCHES):
+                assert told == []
+                await trio.testing.wait_all_tasks_blocked()
+                mock_clock.jump(writing.ANSWER_SECS / writing.WATCHES)
+        assert len(told) == 2
+        hold.set()
+        await writer.write(note(2))
+        assert noted(database) == {2}
+
+
+async def test_room_is_not_waited_for_for_ever(
+    database: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a disk that hangs, who finds no room is told so in time."""
+    monkeypatch.setattr(writing, "MAILBOX_WRITES", 1)
+    async with open_writer(database) as writer:
+        hold, told = Event(), list[str]()
+
+        async def be_told(operation: Callable[[apsw.Connection], object]) -> None:
+            with pytest.raises(StoreUnavailable) as failure:
+                await writer.write(operation)
+            told.append(failure.value.reason)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_told, lambda _: hold.wait(30))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(be_told, note(1))
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(writing.WATCHES):
+                mock_clock.jump(writing.ANSWER_SECS / writing.WATCHES)
+                await trio.testing.wait_all_tasks_blocked()
+        hold.set()
+        assert sorted(told) == [
+            "the ledger did not answer in time",
+            "the ledger is far behind",
+        ]
+
+
 async def test_waiting_for_room_is_the_callers_own_time(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import attrs
 import structlog
 import trio
 
-from clawdforge.actors.context import LEDGER_SECS, SessionContext
+from clawdforge.actors.context import SessionContext
 from clawdforge.actors.conversation import converse
 from clawdforge.actors.debts import Debts
 from clawdforge.actors.feed import Feed
@@ -23,6 +23,7 @@ from clawdforge.actors.messages import CancelTurn, StartTurn
 from clawdforge.actors.permissions import PermissionDesk
 from clawdforge.actors.turn import Turn
 from clawdforge.domain.answers import events_text, facts_of
+from clawdforge.domain.events import EventBatch
 from clawdforge.domain.ids import AgentName, SessionId
 from clawdforge.domain.keys import same_request
 from clawdforge.domain.ports import Agent, TurnEnd, TurnStart
@@ -200,10 +201,7 @@ class TurnLine:
             started_at=self.context.now(),
             key=turn.request.key,
         )
-        with trio.move_on_after(LEDGER_SECS) as scope:
-            await self.context.store.begin_turn(start)
-        if scope.cancelled_caught:
-            raise StoreUnavailable("the turn could not be written in time")
+        await self.context.store.begin_turn(start)
         turn.admit()
 
     async def _attempt(self, turn: Turn) -> Verdict:
@@ -265,15 +263,21 @@ class TurnLine:
         result = turn.judged(end)
         row, batch = self._turn_end(turn, result), self.feed.unwritten()
         try:
-            with trio.move_on_after(LEDGER_SECS, shield=True):
-                await self.context.store.end_turn(row, batch)
-                self.feed.mark_written(batch)
-                return result
+            await self._write_end(row, batch)
         except StoreUnavailable:
-            pass
-        log.warning("turn end not written", agent=self.agent, ending=end.ending)
-        self._owe(row)
-        return StoreUnavailable("the turn's ending could not be written")
+            log.warning("turn end not written", agent=self.agent, ending=end.ending)
+            self._owe(row)
+            return StoreUnavailable("the turn's ending could not be written")
+        self.feed.mark_written(batch)
+        return result
+
+    async def _write_end(self, row: TurnEnd, batch: EventBatch) -> None:
+        """Write it, whoever cancels meanwhile: a shield each would cost more than asking twice."""
+        try:
+            await self.context.store.end_turn(row, batch)
+        except trio.Cancelled:  # noqa: ASYNC103 - it comes up again where this task waits next
+            with trio.CancelScope(shield=True):
+                await self.context.store.end_turn(row, batch)
 
     def _owe(self, row: TurnEnd) -> None:
         """Try again later: one task pays for all."""

@@ -255,9 +255,10 @@ class AuditRow:
 class Store(EventLog, KeyBook, RunLog, Protocol):
     """The ledger. The database is the truth: nothing here is cached.
 
-    Every method may raise StoreUnavailable, and may be cancelled while it waits; *cancelled never
-    means "not written"*, so every write carries its own key and may be repeated. A method that has
-    returned has committed.
+    Every method may raise StoreUnavailable, and may be cancelled while it waits; *neither means
+    "not written"*, so every write carries its own key and may be repeated. A method that has
+    returned has committed. A write is answered in half a minute at the latest, whatever the disk
+    does; the time for a read is its caller's.
     """
 
     # Apps: called by the admin routes, the command line, and the gate of every request.

@@ -11,7 +11,8 @@ ones cost a fifth less processor than many small ones, and less time.
 
 The rules: an operation that raises is undone alone and its error reaches its caller alone; a
 transaction that does not commit fails every caller in it, and leaves nothing; the writer outlives
-both. Whoever was told "written" finds it written after any crash.
+both. Whoever was told "written" finds it written after any crash. Everybody is told something
+within ``ANSWER_SECS``, also by a disk that hangs.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ MAILBOX_WRITES: Final = 1024
 BATCH_WRITES: Final = 512
 """The most operations in one transaction: keeps one commit, and so everybody's wait, short."""
 
+ANSWER_SECS: Final = 15.0
+"""The longest that a write is waited for. One watch for all: a deadline each costs a turn of an
+agent a twentieth of its processor time."""
+
+WATCHES: Final = 3
+"""So often the watch looks in ``ANSWER_SECS``: a write that it finds for the third time is late."""
+
 GATHER_SECS: Final = 0.025
 """The longest that a batch is kept back for company that keeps coming."""
 
@@ -54,6 +62,7 @@ class Write(Generic[Result]):
 
     operation: Callable[[apsw.Connection], Result]
     is_abandoned: bool = False
+    times_seen: int = 0
     _value: Result | None = None
     _error: Exception | None = None
     _done: trio.Event = attrs.field(factory=trio.Event)
@@ -83,6 +92,12 @@ class Write(Generic[Result]):
         self._error = error or self._error
         self._done.set()
 
+    def give_up(self) -> None:
+        """It takes too long: its caller is told, and it is skipped if it has not begun."""
+        if not self._done.is_set():
+            self.is_abandoned = True
+            self.settle(StoreUnavailable("the ledger did not answer in time"))
+
     async def wait(self) -> Result:
         """The result. Bounded by the writer, which answers every write it has taken or refused.
 
@@ -90,8 +105,9 @@ class Write(Generic[Result]):
         """
         try:
             await self._done.wait()
-        finally:
+        except trio.Cancelled:
             self.is_abandoned = not self._done.is_set()
+            raise
         if isinstance(self._error, FOREIGN):
             raise unavailable(self._error) from self._error
         if self._error is not None:
@@ -107,21 +123,27 @@ class Writer:
         self._room = trio.Semaphore(MAILBOX_WRITES)
         self._waiting: deque[Write[Any]] = deque()  # ``_room`` bounds it
         self._batches: SimpleQueue[Sequence[Write[Any]] | None] = SimpleQueue()  # one at a time
+        self._in_thread: Sequence[Write[Any]] = ()
         self._company = trio.Event()
-        self._is_writing = self._is_crowded = self._is_closed = False
+        self._is_crowded = self._is_closed = False
 
     async def write(self, operation: Callable[[apsw.Connection], Result]) -> Result:
         """Run ``operation`` in the writer's next transaction; returns when that is on the disk.
 
-        Raises what the operation raises, and StoreUnavailable. Cancelled never means "not written".
+        Raises what the operation raises, and StoreUnavailable, by the time that ANSWER_SECS says
+        (twice that where it has to wait for room first). Neither that nor Cancelled means "not
+        written".
         """
         write = Write(operation)
-        await acquire(self._room)
+        if self._room.value > 0:
+            await acquire(self._room)
+        else:
+            await self._wait_for_room()
         if self._is_closed:
             self._room.release()
             raise StoreUnavailable("the ledger is closed")
         self._waiting.append(write)
-        if self._is_writing:
+        if self._in_thread:
             pass  # it goes with the next batch
         elif self._is_crowded:
             self._company.set()
@@ -129,11 +151,17 @@ class Writer:
             self._hand_over()
         return await write.wait()
 
+    async def _wait_for_room(self) -> None:
+        with trio.move_on_after(ANSWER_SECS) as patience:
+            await self._room.acquire()
+        if patience.cancelled_caught:
+            raise StoreUnavailable("the ledger is far behind")
+
     def close(self) -> None:
         """Take nothing new; ``run`` returns when what was taken is written. Idempotent."""
         if not self._is_closed:
             self._is_closed = True
-            if not self._is_writing:
+            if not self._in_thread:
                 self._hand_over()
 
     async def run(self) -> None:
@@ -147,6 +175,7 @@ class Writer:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._gather)
+                    nursery.start_soon(self._watch)
                     await run_on(self._db, lambda db: self._work(db, settle))
                     nursery.cancel_scope.cancel()
             finally:
@@ -161,8 +190,17 @@ class Writer:
             await self._company.wait()
             await self._all_have_had_their_turn()
             self._company = trio.Event()
-            if not self._is_writing:
+            if not self._in_thread:
                 self._hand_over()
+
+    async def _watch(self) -> None:
+        """Answer those who have waited long enough."""
+        while True:  # until cancelled
+            await trio.sleep(ANSWER_SECS / WATCHES)
+            for write in (*self._in_thread, *self._waiting):
+                write.times_seen += 1
+                if write.times_seen >= WATCHES:
+                    write.give_up()
 
     async def _all_have_had_their_turn(self) -> None:
         """Return when nobody has come for ``QUIET_TURNS`` turns of the loop, or enough have."""
@@ -179,15 +217,15 @@ class Writer:
         """Give the connection's thread what waits; the end, when nothing does and none will."""
         count = min(len(self._waiting), BATCH_WRITES)
         if count > 0:
-            self._is_writing = True
-            self._batches.put([self._waiting.popleft() for _ in range(count)])
+            self._in_thread = [self._waiting.popleft() for _ in range(count)]
+            self._batches.put(self._in_thread)
         elif self._is_closed:
             self._batches.put(None)
 
     def _take_back(self, writes: Sequence[Write[Any]], error: Exception | None) -> None:
         """What the thread has written, or failed to."""
         self._settle(writes, error)
-        self._is_writing = False
+        self._in_thread = ()
         self._is_crowded = len(writes) > 1 or bool(self._waiting)
         if self._is_closed:
             self._hand_over()
