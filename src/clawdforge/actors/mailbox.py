@@ -8,10 +8,11 @@ cannot be lost to a full mailbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
+import outcome
 import trio
 
 from clawdforge.errors import SessionBusy, SessionGone
@@ -31,13 +32,12 @@ class Reply(Generic[Answer]):
         self._is_abandoned = False
         self._on_abandoned: Callable[[], object] | None = None
         self._answered = trio.Event()
-        self._answer: Answer | None = None
-        self._error: BaseException | None = None
+        self._outcome: outcome.Outcome[Answer] | None = None
 
     @property
     def is_answered(self) -> bool:
         """Whether ``set`` or ``fail`` has been called."""
-        return self._answered.is_set()
+        return self._outcome is not None
 
     def when_abandoned(self, act: Callable[[], object]) -> None:
         """Have ``act`` called when the asker leaves without it; at once if it has left already.
@@ -50,14 +50,15 @@ class Reply(Generic[Answer]):
 
     def set(self, answer: Answer) -> None:
         """Answer with a value."""
-        if not self.is_answered:
-            self._answer = answer
-            self._answered.set()
+        self._resolve(outcome.Value(answer))
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, raised in the asker."""
-        if not self.is_answered:
-            self._error = error
+        self._resolve(outcome.Error(error))
+
+    def _resolve(self, result: outcome.Outcome[Answer]) -> None:
+        if self._outcome is None:
+            self._outcome = result
             self._answered.set()
 
     async def wait(self) -> Answer:
@@ -69,13 +70,8 @@ class Reply(Generic[Answer]):
             if self._on_abandoned is not None:
                 self._on_abandoned()
             raise
-        if self._error is not None:
-            error, self._error = self._error, None
-            try:
-                raise error
-            finally:
-                del error  # it leads to this frame, which must not lead back
-        return cast("Answer", self._answer)
+        assert self._outcome is not None
+        return self._outcome.unwrap()
 
 
 Mail = TypeVar("Mail")
@@ -141,25 +137,14 @@ def fail_asker(message: object, error: BaseException) -> None:
         reply.fail(error)
 
 
-class answering:  # noqa: N801 - used as a function; a class costs half of a generator
+@contextmanager
+def answering(message: object) -> Iterator[None]:
     """Handle one message: if the handler raises, its asker is failed before the error goes on.
 
     The error itself is let through: what a crash means is the supervisor's business.
     """
-
-    __slots__ = ("_message",)
-
-    def __init__(self, message: object) -> None:
-        self._message = message
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            fail_asker(self._message, SessionGone())
+    try:
+        yield
+    except BaseException:
+        fail_asker(message, SessionGone())
+        raise
