@@ -47,7 +47,7 @@ from clawdforge.errors import (
     StoreUnavailable,
 )
 from clawdforge.protocol.acp import is_output, update_of
-from clawdforge.protocol.menus import MENU_UPDATES, NO_MENUS, Menus
+from clawdforge.protocol.menus import NO_MENUS, Menus
 
 log: Final = structlog.get_logger("clawdforge.session")
 
@@ -80,7 +80,7 @@ class SessionActor:
         self._context = context
         self._birth = birth
         self._release = release
-        self._is_on_record = birth is None
+        self.is_on_record = birth is None
         self._birth_error: ClawdforgeError | None = None
         self._feed = context.feeds.hold(row.session_id)
         self._line = self._make_line(warm)
@@ -90,14 +90,9 @@ class SessionActor:
         self._menus: Menus | None = None
 
     @property
-    def is_on_record(self) -> bool:
-        """Whether it has a row."""
-        return self._is_on_record
-
-    @property
     def live(self) -> LiveSession | None:
         """What the sweeper may know of it; None while it has no row yet."""
-        if not self._is_on_record:
+        if not self.is_on_record:
             return None
         return LiveSession(self.row.app_name, is_busy=self._is_busy)
 
@@ -215,7 +210,7 @@ class SessionActor:
             self._birth_error = error
             self._begin_close("not_started")
         else:
-            self._is_on_record = True
+            self.is_on_record = True
             self._nursery.start_soon(self._feed.run_writer)
             birth.reply.set(self.row)
             for retry in self._retries:
@@ -233,7 +228,7 @@ class SessionActor:
         return key is not None and mine is not None and is_same_app and key.name == mine.name
 
     def _join_birth(self, message: JoinBirth) -> None:
-        if self._is_on_record:
+        if self.is_on_record:
             message.reply.set(self.row)
         elif self._cause is not None:
             message.reply.fail(self._birth_error or SessionGone())
@@ -246,7 +241,7 @@ class SessionActor:
         """Updates between turns belong to the session; no turn has them."""
         self._feed.add(message, wire)
         update = update_of(message)
-        if update is not None and update["sessionUpdate"] in MENU_UPDATES:
+        if update is not None:
             self._follow_menus(update)
         turn = self._line.working
         if turn is not None:
@@ -328,7 +323,7 @@ class SessionActor:
         """Bring the ledger up to date; whether the session has ended, and not just its actor."""
         row, context = self.row, self._context
         # A birth's caller may leave in the moment of the answer: what it never got is undone.
-        if not self._is_on_record or cause == "caller_gone":
+        if not self.is_on_record or cause == "caller_gone":
             await context.launcher.discard(row.session_id)  # first: the ledger may refuse
             if cause == "caller_gone" or self._birth_error is not None:
                 await context.store.undo_session(row, cause=cause, at=context.now())

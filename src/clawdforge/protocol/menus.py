@@ -60,9 +60,6 @@ class Menus:
 
 NO_MENUS: Final = Menus()
 
-MENU_UPDATES: Final = frozenset({"current_mode_update", "config_option_update"})
-"""The updates after which there may be other menus."""
-
 
 def read_menus(opened: Mapping[str, Any]) -> Menus:
     """The menus in the answer to ``session/new``, ``session/load`` or ``session/resume``."""
