@@ -7,7 +7,7 @@ proved over, and everything that can end a session ends in ``_clean_up``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final, NoReturn, assert_never
 
 import attrs
 import structlog
@@ -114,18 +114,16 @@ class SessionActor:
         return f"<SessionActor {self.row.agent} {doing}, {len(self._line)} turns in line>"
 
     async def run(self) -> None:
-        """Live until closed. The only place that reads the mailbox."""
+        """Live until closed. Its own task opens the session, and then writes down what is said."""
         cause = "crash"
         try:
             await self._read_row()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._line.live_in(nursery)
-                if self._birth is not None:
-                    nursery.start_soon(self._open, self._birth)
-                else:
-                    nursery.start_soon(self._feed.run_writer)
-                await self._read_mailbox()
+                nursery.start_soon(self._read_mailbox)
+                if self._birth is None or await self._open(self._birth):
+                    await self._feed.run_writer()
             cause = self._cause or "crash"
         except trio.Cancelled:
             cause = self._cause or "shutdown"
@@ -168,7 +166,8 @@ class SessionActor:
             on_lost=lambda: self._begin_close("not_resumable"),
         )
 
-    async def _read_mailbox(self) -> None:
+    async def _read_mailbox(self) -> NoReturn:
+        """The only place that reads it."""
         while True:
             message = await self.mailbox.receive()
             with answering(message):
@@ -197,7 +196,7 @@ class SessionActor:
 
     # --- opening ----------------------------------------------------------------------------------
 
-    async def _open(self, birth: OpenSession) -> None:
+    async def _open(self, birth: OpenSession) -> bool:
         """Start the agent, write the row, answer. What fails is answered in the clean-up."""
         if birth.key is None:  # with a key it is kept, and the retry gets it
             birth.reply.when_abandoned(lambda: self._begin_close("caller_gone"))
@@ -209,12 +208,12 @@ class SessionActor:
         except ClawdforgeError as error:
             self._birth_error = error
             self._begin_close("not_started")
-        else:
-            self.is_on_record = True
-            self._nursery.start_soon(self._feed.run_writer)
-            birth.reply.set(self.row)
-            for retry in self._retries:
-                retry.reply.set(self.row)
+            return False
+        self.is_on_record = True
+        birth.reply.set(self.row)
+        for retry in self._retries:
+            retry.reply.set(self.row)
+        return True
 
     @property
     def birth_key(self) -> IdempotencyKey | None:
