@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ async def test_a_turn_answers_with_what_the_agent_said(open_stage: OpenStage) ->
             "end_turn",
         )
         assert result.text == "You said: hello"
-        assert result.events[-1]["result"] == {"stopReason": "end_turn"}
+        assert json.loads(result.events)[-1]["result"] == {"stopReason": "end_turn"}
         assert endings(stage, session) == ["completed"]
         assert stage.row(session).turn_count == 1
 
@@ -431,7 +432,7 @@ async def test_text_of_a_long_turn_outlives_its_events(open_stage: OpenStage) ->
         assert result.events_dropped > 0
         assert result.stop_reason == "end_turn"
         assert "part 0" in result.text
-        assert "result" in result.events[-1]
+        assert "result" in json.loads(result.events)[-1]
 
 
 async def test_what_an_agent_offers_is_known_while_it_lives(open_stage: OpenStage) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawdforge.domain.answers import events_text, facts_of, result_of
+from clawdforge.domain.answers import facts_of, result_of
 from clawdforge.domain.ids import SessionId
 from clawdforge.domain.ports import TurnEnd
 from clawdforge.domain.turns import TurnResult
@@ -37,7 +37,7 @@ results = st.builds(
     ending=st.sampled_from(["completed", "cancelled", "failed", "timed_out"]),
     stop_reason=st.text(),
     duration_ms=st.integers(0, 9),
-    events=st.lists(messages, max_size=3).map(tuple),
+    events=st.lists(messages, max_size=3).map(json.dumps),
     events_dropped=st.integers(0, 9),
     skipped_lines=st.integers(0, 9),
     text=st.text(),
@@ -59,7 +59,7 @@ def as_kept(result: TurnResult) -> TurnResult:
         detail=str(result.error) if result.error else None,
         facts=json.loads(json.dumps(facts_of(result))),
     )
-    return result_of(end, events_text(result))
+    return result_of(end, result.events)
 
 
 @given(results)

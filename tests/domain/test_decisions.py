@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -157,8 +158,8 @@ def test_a_transcript_keeps_its_limit_and_its_order(said: list[tuple[str, int]])
     for number, (kind, size) in enumerate(said):
         message = update(str(number)) if kind == "update" else {"method": "x", "id": number}
         messages.append(message)
-        transcript.add(message, update_of(message), size)
-    kept = list(transcript.events)
+        transcript.add(message, update_of(message), json.dumps(message), size)
+    kept = json.loads(transcript.events)
     assert transcript.dropped == len(messages) - len(kept)
     assert [m for m in messages if m["method"] == "x"] == [m for m in kept if m["method"] == "x"]
     updates = [m for m in kept if m["method"] != "x"]
@@ -173,7 +174,7 @@ def test_the_text_of_a_transcript_is_bounded_too() -> None:
     transcript = Transcript(10)
     for _ in range(5):
         piece = update("abcd")
-        transcript.add(piece, update_of(piece), 4)
+        transcript.add(piece, update_of(piece), "{}", 4)
     assert transcript.text == "abcdabcdab"
 
 
@@ -185,5 +186,5 @@ def test_a_transcript_joins_both_sources_of_usage() -> None:
         {"method": "session/update", "params": {"update": context}},
         {"id": 2, "result": {"usage": {"totalTokens": 12}}},
     ):
-        transcript.add(message, update_of(message), 10)
+        transcript.add(message, update_of(message), "{}", 10)
     assert transcript.usage == {"used": 2, "size": 9, "totalTokens": 12}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import attrs
@@ -221,20 +222,32 @@ async def test_close_twice() -> None:
 
 async def test_turn() -> None:
     """A turn has exactly the contract's fields, and the service got its defaults."""
-    events = ({"method": "session/update", "params": {"x": "ü"}},)
-    service = await make_service(result=attrs.evolve(DONE, events=events))
+    events = [{"method": "session/update", "params": {"x": "ü"}}]
+    service = await make_service(result=attrs.evolve(DONE, events=json.dumps(events)))
     answer = await ask(make_edge(service), "POST", TURN, headers=bearer(), body={"prompt": "hi"})
     assert answer.status == 200
     assert answer.json == {
         "ok": True,
         "session_id": SESSION,
         "turn_index": 1,
-        "events": list(events),
+        "events": events,
         "stop_reason": "end_turn",
         "duration_ms": 5,
         "text": "hello",
     }
     assert service.asked == [NewTurn(prompt="hi", timeout_secs=600)]
+
+
+async def test_what_the_agent_wrote_comes_through_to_the_letter() -> None:
+    """Spaces, numbers of any size, keys twice; nothing that is said elsewhere is taken for it."""
+    said = '[{"n": 1e999, "a" :1,"a":2, "t":"\\ud800 ü \\"events\\":null"}]'
+    usage = {"events": None, "\ud800": '"events":null'}
+    result = attrs.evolve(DONE, events=said, text='"events":null \ud800', usage=usage)
+    service = await make_service(result=result)
+    answer = await ask(make_edge(service), "POST", TURN, headers=bearer(), body={"prompt": "hi"})
+    assert answer.body.decode().count(f'"events":{said}') == 1
+    assert answer.json["events"] == json.loads(said)
+    assert (answer.json["text"], answer.json["usage"]) == (result.text, usage)
 
 
 async def test_turn_with_everything() -> None:
@@ -260,7 +273,7 @@ async def test_turn_events_in_the_form_asked_for(
 ) -> None:
     """The request chooses the form of the events, the settings choose when it does not."""
     update = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "hi"}}
-    events = ({"method": "session/update", "params": {"update": update}},)
+    events = json.dumps([{"method": "session/update", "params": {"update": update}}])
     service = await make_service(
         config=Config(events=default), result=attrs.evolve(DONE, events=events)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import attrs
@@ -76,7 +77,8 @@ async def test_an_open_tool_call_of_a_cancelled_turn_is_shown_as_cancelled() -> 
     """In the normalized form, where a call has one entry."""
     call = {"sessionUpdate": "tool_call", "toolCallId": "t1", "title": "Search"}
     event = {"jsonrpc": "2.0", "method": "session/update", "params": {"update": call}}
-    result = attrs.evolve(DONE, ending="cancelled", events=(event,), cancelled_tool_calls=("t1",))
+    said = json.dumps([event])
+    result = attrs.evolve(DONE, ending="cancelled", events=said, cancelled_tool_calls=("t1",))
     service = await make_service(result=result)
     body = {"prompt": "hi", "events": "normalized"}
     answer = await ask_as_app(service, "POST", f"{BASE}/turn", body)

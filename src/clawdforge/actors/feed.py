@@ -91,7 +91,7 @@ class Feed:
         self._recent_bytes = self._unwritten_bytes = 0
         self.ring()
 
-    def add(self, message: Message, wire: bytes) -> None:
+    def add(self, message: Message, wire: bytes) -> NumberedEvent:
         """Number one message; it is kept and shown as the agent wrote it. Returns at once."""
         try:
             text = wire.decode().strip()
@@ -107,6 +107,7 @@ class Feed:
         if self._is_urgent or not self._is_gathering:
             self._to_write.ring()
         self.ring()
+        return event
 
     @contextmanager
     def spanning(self, span: EventSpan) -> Iterator[None]:

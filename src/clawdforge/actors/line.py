@@ -22,7 +22,7 @@ from clawdforge.actors.keeper import AgentKeeper
 from clawdforge.actors.messages import CancelTurn, StartTurn
 from clawdforge.actors.permissions import PermissionDesk
 from clawdforge.actors.turn import Turn
-from clawdforge.domain.answers import events_text, facts_of
+from clawdforge.domain.answers import facts_of
 from clawdforge.domain.events import EventBatch
 from clawdforge.domain.ids import AgentName, SessionId
 from clawdforge.domain.keys import same_request
@@ -299,6 +299,6 @@ class TurnLine:
             first_event=turn.events.first,
             last_event=turn.events.last,
             facts=facts_of(result),
-            kept_events=None if turn.request.key is None else events_text(result),
+            kept_events=None if turn.request.key is None else result.events,
             audited_prompt=turn.request.prompt if self.context.config.audit_prompts else None,
         )

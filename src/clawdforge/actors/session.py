@@ -238,13 +238,13 @@ class SessionActor:
 
     def on_event(self, message: Message, wire: bytes) -> None:
         """Updates between turns belong to the session; no turn has them."""
-        self._feed.add(message, wire)
+        event = self._feed.add(message, wire)
         update = update_of(message)
         if update is not None:
             self._follow_menus(update)
         turn = self._line.working
         if turn is not None:
-            turn.transcript.add(message, update, len(wire))
+            turn.transcript.add(message, update, event.message, len(wire))
             self._line.desk.observe(self.row.permissions, message, turn.index)
             if is_output(update):
                 turn.silence.heard()

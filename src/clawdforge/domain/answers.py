@@ -5,7 +5,6 @@ Pure. What the turn's own columns say (text, ending, duration) is not kept twice
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +28,6 @@ def facts_of(result: TurnResult) -> dict[str, Any]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def events_text(result: TurnResult) -> str:
-    """The events as JSON text in ASCII, so that no surrogate is in the database's way."""
-    return json.dumps(list(result.events), separators=(",", ":"))
-
-
 def result_of(end: TurnEnd, kept_events: str | None) -> TurnResult:
     """The result that ``end`` was written for."""
     facts = end.facts
@@ -42,7 +36,7 @@ def result_of(end: TurnEnd, kept_events: str | None) -> TurnResult:
         ending=end.ending,
         stop_reason=end.stop_reason,
         duration_ms=end.duration_ms,
-        events=tuple(json.loads(kept_events)) if kept_events else (),
+        events=kept_events or "[]",
         events_dropped=facts.get("events_dropped", 0),
         skipped_lines=facts.get("skipped_lines", 0),
         text=end.text,

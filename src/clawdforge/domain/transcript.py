@@ -21,13 +21,14 @@ MAX_CALL_ID: Final = 200
 class Transcript:
     """The events of one turn, at most ``limit_bytes`` of them as they were on the wire.
 
-    The text is held to the same limit of its own, so that a turn costs at most twice that.
+    They are held as text: parsed they would be several times as large. The answer's text is held to
+    the same limit of its own, so that a turn costs at most twice that.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._events: deque[tuple[Message, int]] = deque()
-        self._kept: list[Message] = []
+        self._events: deque[tuple[str, int, bool]] = deque()
+        self._kept: list[str] = []
         self._size = 0
         self._text: list[str] = []
         self._text_size = 0
@@ -37,9 +38,10 @@ class Transcript:
         self._tokens: Mapping[str, Any] = {}
         self.open_calls: dict[str, None] = {}
 
-    def add(self, message: Message, update: Message | None, size_bytes: int) -> None:
-        """Take one more message of ``size_bytes`` on the wire; ``update`` is what it carries."""
-        self._events.append((message, size_bytes))
+    def add(self, message: Message, update: Message | None, text: str, size_bytes: int) -> None:
+        """Take one more message: the update it carries, its JSON ``text``, the size of that."""
+        may_go = message.get("method") == "session/update"
+        self._events.append((text, size_bytes, may_go))
         self._size += size_bytes
         if update is not None:
             self._add_text(text_in(update))
@@ -52,9 +54,9 @@ class Transcript:
             self._drop_oldest()
 
     @property
-    def events(self) -> tuple[Message, ...]:
-        """The messages in order. Those that outlived the limit come first."""
-        return (*self._kept, *(message for message, _ in self._events))
+    def events(self) -> str:
+        """The messages in order, as one JSON array. Those that outlived the limit come first."""
+        return f"[{','.join((*self._kept, *(event[0] for event in self._events)))}]"
 
     @property
     def text(self) -> str:
@@ -88,9 +90,9 @@ class Transcript:
             self.open_calls[call_id[:MAX_CALL_ID]] = None
 
     def _drop_oldest(self) -> None:
-        message, size = self._events.popleft()
+        text, size, may_go = self._events.popleft()
         self._size -= size
-        if message.get("method") == "session/update":
+        if may_go:
             self.dropped += 1
         else:
-            self._kept.append(message)
+            self._kept.append(text)

@@ -10,7 +10,7 @@ import attrs
 
 from clawdforge.domain.ids import AgentName
 from clawdforge.domain.keys import IdempotencyKey
-from clawdforge.domain.ports import Ending, Message
+from clawdforge.domain.ports import Ending
 from clawdforge.errors import AgentFellSilent, AgentNeverSpoke, AgentTimedOut, ClawdforgeError
 
 StopCause = Literal["caller_gone", "deadline", "never_spoke", "fell_silent", "cancel", "close"]
@@ -67,8 +67,9 @@ class CancelReceipt:
 class TurnResult:
     """One admitted turn that has ended.
 
-    ``events`` are the agent's messages, verbatim and in order; ``events_dropped`` counts the oldest
-    updates left out because of the size limit, ``skipped_lines`` what was no message at all.
+    ``events`` are the agent's messages, verbatim and in order, as one JSON array;
+    ``events_dropped`` counts the oldest updates left out because of the size limit,
+    ``skipped_lines`` what was no message at all.
     ``text`` is the answer in one string, thoughts excluded; ``usage`` what the agent reported.
     ``cancelled_tool_calls`` are the ids of those that the turn's end left open (ACP, prompt turn:
     the client marks them as cancelled).
@@ -82,7 +83,7 @@ class TurnResult:
     ending: Ending
     stop_reason: str
     duration_ms: int
-    events: tuple[Message, ...] = ()
+    events: str = attrs.field(default="[]", repr=False)
     events_dropped: int = 0
     skipped_lines: int = 0
     text: str = ""

@@ -23,6 +23,17 @@ OMITTED: Final[Any] = object()
 """The value of a field that is left out of the body."""
 
 
+class _Verbatim(str):
+    """See ``verbatim``."""
+
+    __slots__ = ()
+
+
+def verbatim(text: str) -> Any:  # noqa: ANN401 - as OMITTED
+    """JSON that goes into an answer as it stands; only as the field ``events`` of one."""
+    return _Verbatim(text)
+
+
 @attrs.frozen
 class Done:
     """``{ok: true}``, and whether there was nothing left to do."""
@@ -307,7 +318,15 @@ def to_json(value: object) -> bytes:
     An agent's words may hold what UTF-8 or JSON cannot: a lone surrogate goes out escaped as it
     came in, a number that JSON does not know goes out as null.
     """
-    plain = _to_plain(value)
+    body = _dump_sound(_to_plain(value))
+    events = getattr(value, "events", None)
+    if type(events) is _Verbatim:
+        # The first in there is ours: in a text its quotes would be escaped.
+        body = body.replace(b'"events":null', b'"events":' + events.encode(), 1)
+    return body
+
+
+def _dump_sound(plain: object) -> bytes:
     try:
         return _dump(plain).encode()
     except UnicodeEncodeError:
@@ -325,7 +344,7 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 
 
 _PLAIN: Final = frozenset({str, int, bool, float, type(None), dict})
-"""What is JSON as it stands: nearly all there is to look at, the events of a turn among it."""
+"""What is JSON as it stands: nearly all there is to look at."""
 
 
 @cache
@@ -339,6 +358,8 @@ def _to_plain(value: object) -> object:
     kind: type[Any] = type(value)
     if kind in _PLAIN:
         return value
+    if kind is _Verbatim:
+        return None
     names = _names(kind)  # type: ignore[arg-type]  # a class is hashable
     if names is not None:
         plain = {}

@@ -5,7 +5,7 @@ The caller owns the turn: when its connection goes, this handler is cancelled, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
 from typing import Any, Final, assert_never
 
 from clawdforge.config import Config, EventsForm
@@ -27,7 +27,7 @@ from clawdforge.errors import (
 )
 from clawdforge.protocol.normalized import normalize
 from clawdforge.web.accept import JSON, NDJSON, SSE, prefer
-from clawdforge.web.answers import TurnDone
+from clawdforge.web.answers import TurnDone, verbatim
 from clawdforge.web.bodies import RunTurn
 from clawdforge.web.keys import read_key
 from clawdforge.web.operations import SHORT_SECS, Call, Operation
@@ -70,13 +70,13 @@ def new_turn(call: Call[RunTurn]) -> NewTurn:
     )
 
 
-def shape_events(result: TurnResult, form: EventsForm) -> Sequence[Mapping[str, Any]]:
+def shape_events(result: TurnResult, form: EventsForm) -> Any:  # noqa: ANN401 - as ``verbatim``
     """The turn's events in the form that was asked for."""
     match form:
         case "acp":
-            return result.events
+            return verbatim(result.events)
         case "normalized":
-            return normalize(result.events, result.cancelled_tool_calls)
+            return normalize(json.loads(result.events), result.cancelled_tool_calls)
         case "none":
             return ()
     assert_never(form)
