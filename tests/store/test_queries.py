@@ -11,7 +11,7 @@ import pytest
 
 from clawdforge.domain.keys import IdempotencyKey
 from clawdforge.domain.ports import AuditRow
-from clawdforge.store import keys, ledger, rows
+from clawdforge.store import keys, ledger
 from clawdforge.store.migrations import migrate
 
 from .examples import LAB, app, ended, file, session, session_id, turn
@@ -65,7 +65,6 @@ def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
     keys.find_keyed_turn(db, session_id(1), "key")
     keys.find_kept_events(db, session_id(1), 1)
     ledger.note_permission(db, AuditRow(session_id(1), "permission", 1), "request")
-    ledger.list_audit(db, session_id(1))
     ledger.set_can_resume(db, session_id(1), can_resume=True)
     ledger.close_session(db, session_id(1), event="close", cause="asked", at=1)
     ledger.delete_session(db, session_id(1), at=1)
@@ -77,9 +76,3 @@ def test_no_statement_of_a_request_scans_a_table(db: apsw.Connection) -> None:
     bad = [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step]
     fine = ("turns_without_ending", "SCAN CONSTANT ROW")  # what is open; the values of an INSERT
     assert [step for step in bad if not any(name in step for name in fine)] == []
-
-
-def test_the_sweepers_view_is_not_sorted_by_hand(db: apsw.Connection) -> None:
-    """Everything, in the order of an index."""
-    (step,) = plans(db, [(f"{rows.SELECT_SESSIONS} ORDER BY created_at, session_id", None)])
-    assert "sessions_by_age" in step

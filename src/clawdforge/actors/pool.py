@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, assert_never
 
-import attrs
 import trio
 
 from clawdforge.actors.context import SessionContext
@@ -144,7 +143,8 @@ class PoolActor:
                 self._start(row, birth, nursery)
         elif not self._refuse_place(birth.reply):
             self.warm.take(tree)
-            self._start(attrs.evolve(row, session_id=tree.session_id), birth, nursery, tree)
+            mine = row.started(tree.session_id, can_resume=row.can_resume)
+            self._start(mine, birth, nursery, tree)
 
     def _refuse(
         self, row: SessionRow, reply: Reply[SessionRow] | Reply[SessionRef]

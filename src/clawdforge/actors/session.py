@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NoReturn, assert_never
 
-import attrs
 import structlog
 import trio
 
@@ -203,7 +202,7 @@ class SessionActor:
         try:
             with self._context.workload.one_more():
                 agent = await self._line.keeper.ready()
-            self.row = attrs.evolve(self.row, can_resume=agent.info.can_resume)
+            self.row = self.row.started(self.row.session_id, can_resume=agent.info.can_resume)
             await self._context.store.add_session(self.row, birth.key)
         except ClawdforgeError as error:
             self._birth_error = error

@@ -192,6 +192,22 @@ class SessionRow:
     turn_count: int = 0
     meta: Mapping[str, Any] = attrs.field(factory=dict)
 
+    def started(self, session_id: SessionId, *, can_resume: bool) -> SessionRow:
+        """The row of a new session, once its agent is known.
+
+        Spelt out: two calls of ``attrs.evolve`` are a twentieth of a creation over a warm tree.
+        """
+        return SessionRow(
+            session_id=session_id,
+            app_name=self.app_name,
+            agent=self.agent,
+            model=self.model,
+            created_at=self.created_at,
+            permissions=self.permissions,
+            can_resume=can_resume,
+            meta=self.meta,
+        )
+
 
 AuditEvent = Literal["create", "turn", "permission", "close", "sweep_close", "hard_delete"]
 

@@ -303,7 +303,7 @@ def interrupt_turns(db: apsw.Connection, *, at: int) -> int:
 
 
 def list_audit(db: apsw.Connection, session_id: SessionId) -> Sequence[AuditRow]:
-    """In the order of writing."""
+    """In the order of writing. Goes through all of the audit: for tests, and for the curious."""
     found = db.execute(f"{rows.SELECT_AUDIT} WHERE session_id = ? ORDER BY id", (session_id,))
     return [rows.audit_row(columns) for columns in found]
 
@@ -313,7 +313,7 @@ def note_permission(db: apsw.Connection, row: AuditRow, request_id: str) -> None
     if not _touched(
         db,
         "SELECT 1 FROM session_events WHERE session_id = ? AND event = 'permission'"
-        " AND meta ->> 'request_id' = ? LIMIT 1",
+        " AND event <> 'turn' AND meta ->> 'request_id' = ? LIMIT 1",
         (row.session_id, request_id),
     ):
         _audit(db, attrs.evolve(row, meta={**row.meta, "request_id": request_id}))
@@ -334,7 +334,8 @@ def _audit(db: apsw.Connection, row: AuditRow) -> None:
 def _has_event(db: apsw.Connection, session_id: SessionId, event: AuditEvent) -> bool:
     return _touched(
         db,
-        "SELECT 1 FROM session_events WHERE session_id = ? AND event = ? LIMIT 1",
+        "SELECT 1 FROM session_events"
+        " WHERE session_id = ? AND event = ? AND event <> 'turn' LIMIT 1",
         (session_id, event),
     )
 

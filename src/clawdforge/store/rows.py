@@ -39,10 +39,11 @@ INSERT_SESSION: Final = (
     "INSERT INTO sessions (session_id, app_name, agent, model, created_at, last_turn_at, closed_at,"
     " turn_count, meta, permissions, can_resume, close_cause)"
     " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 WHERE NOT EXISTS"
-    " (SELECT 1 FROM session_events WHERE session_id = ?1 AND event = 'create')"
+    " (SELECT 1 FROM session_events WHERE session_id = ?1 AND event = 'create' AND event <> 'turn')"
     " ON CONFLICT DO NOTHING"
 )
-"""Once per id, for ever: what the audit knows of is not made again."""
+"""Once per id, for ever: what the audit knows of is not made again. (The index of the audit by
+session leaves turns out, and SQLite wants to hear that they are not looked for.)"""
 INSERT_FILE: Final = (
     "INSERT INTO files (token_sha256, app_name, name, size, created_at, expires_at, held_until)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
