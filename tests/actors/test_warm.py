@@ -9,10 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from clawdforge.actors.pool import PoolActor
 from clawdforge.actors.warm import KEPT_MESSAGES, REFILL_SECS, RETRY_SECS, Relay
 from clawdforge.config import CLAUDE, DEMO, built_in_agents
 from clawdforge.domain.ports import Message, PermissionRequest
-from clawdforge.errors import AgentNotStarted, CircuitOpen, PoolFull
+from clawdforge.errors import AgentNotStarted, CircuitOpen, PoolFull, SessionGone
 from clawdforge.web.service import NewSession
 from tests.actors.conftest import APP, OpenStage
 
@@ -121,6 +122,26 @@ async def test_a_tree_that_gave_way_leaves_no_directory(open_stage: OpenStage) -
         assert stage.launcher.discarded == [waiting.spec.session_id]
         await stage.service.close_session(session, APP)
         assert stage.launcher.discarded == [waiting.spec.session_id, session]
+
+
+async def test_a_pool_that_crashed_has_trees_again(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that waited died with it; new ones wait, and are taken."""
+
+    def crash(*_: object) -> None:
+        raise RuntimeError
+
+    async with open_stage(**wanting(2)) as stage:
+        await settled()
+        with monkeypatch.context() as patch:
+            patch.setattr(PoolActor, "_open", crash)
+            with pytest.raises(SessionGone):
+                await stage.open()
+        await trio.sleep(REFILL_SECS)
+        await settled()
+        assert [agent.exit is None for agent in stage.launcher.agents] == [False] * 2 + [True] * 2
+        assert await stage.open() in {agent.spec.session_id for agent in stage.launcher.agents[2:]}
 
 
 async def test_an_adopted_tree_dies_with_its_session(open_stage: OpenStage) -> None:

@@ -236,6 +236,8 @@ class WarmShelf:
         """Start what is missing, replace what is old, until cancelled."""
         if not self._profiles:
             return
+        self._trees.clear()  # what there was before a crash of the pool died with it
+        self._pausing.clear()
         async with trio.open_nursery() as nursery:
             while True:
                 self._retire_old()
