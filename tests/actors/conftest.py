@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from clawdforge.actors.context import SessionContext
+from clawdforge.actors.feed import Feeds
 from clawdforge.actors.starts import Starts
 from clawdforge.actors.tree import Tree, open_tree
 from clawdforge.config import DEMO, Config
@@ -72,6 +73,7 @@ class Stage:
     runner: FakeRunner
     store: MemoryStore
     wall: WallClock
+    feeds: Feeds
     _nursery: trio.Nursery
 
     async def open(self, app: AppName = APP, **fields: Any) -> SessionId:
@@ -162,7 +164,7 @@ def stage_in(folder: Path) -> OpenStage:
             async with open_tree(context, runner) as tree:
                 service = LiveService(context, tree, Versions)
                 await service.mint(APP, ())
-                yield Stage(service, tree, launcher, runner, store, wall, nursery)
+                yield Stage(service, tree, launcher, runner, store, wall, context.feeds, nursery)
             nursery.cancel_scope.cancel()
         assert launcher.live == 0, "an agent outlived the tree"
 

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from clawdforge.actors.pool import PoolActor
+from clawdforge.actors.session import SessionActor
 from clawdforge.actors.warm import KEPT_MESSAGES, REFILL_SECS, RETRY_SECS, Relay
 from clawdforge.config import CLAUDE, DEMO, built_in_agents
 from clawdforge.domain.ports import Message, PermissionRequest
@@ -122,6 +123,38 @@ async def test_a_tree_that_gave_way_leaves_no_directory(open_stage: OpenStage) -
         assert stage.launcher.discarded == [waiting.spec.session_id]
         await stage.service.close_session(session, APP)
         assert stage.launcher.discarded == [waiting.spec.session_id, session]
+
+
+async def test_whoever_waits_with_a_tree_goes_with_it(open_stage: OpenStage) -> None:
+    """An actor whose tree gave way or died ends, and was never a session."""
+    async with open_stage(max_live_sessions=2, **wanting(2)) as stage:
+        await settled()
+        assert len(stage.feeds) == 2
+        stage.launcher.agents[0].end("crashed")
+        await stage.open(model="opus")
+        await settled()
+        assert len(stage.feeds) == 2
+        await stage.open(model="opus")
+        await settled()
+        assert len(stage.feeds) == 2
+        assert len(stage.store.audit) == 2
+
+
+async def test_a_tree_whose_actor_crashed_gets_another(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The creation that takes it is answered all the same."""
+
+    async def crash(_self: SessionActor) -> None:
+        raise RuntimeError
+
+    async with open_stage(**wanting(1)) as stage:
+        with monkeypatch.context() as patch:
+            patch.setattr(SessionActor, "_read_mailbox", crash)
+            await settled()
+        session = await stage.open()
+        assert session == stage.launcher.agents[0].spec.session_id
+        assert (await stage.turn(session, "hello")).ending == "completed"
 
 
 async def test_a_pool_that_crashed_has_trees_again(

@@ -27,7 +27,7 @@ from clawdforge.actors.session import SessionActor
 from clawdforge.actors.supervisor import ChildSpec, Report, run_child
 from clawdforge.actors.warm import WarmShelf, WarmTree
 from clawdforge.domain.admission import refuse_admission
-from clawdforge.domain.ids import AppName, SessionId
+from clawdforge.domain.ids import NOBODY, AppName, SessionId
 from clawdforge.domain.keys import IdempotencyKey, same_request
 from clawdforge.domain.ports import SessionRow
 from clawdforge.domain.sweeping import LiveSession
@@ -42,7 +42,7 @@ class PoolActor:
     """All live sessions.
 
     Owns: the registry (id to actor), the cap ``limit`` (max children), the sessions' nursery, the
-    shelf of warm trees.
+    shelf of warm trees, the actors that wait with them.
     Accepts: OpenSession, ActivateSession, CloseAll.
     Stops when: its supervisor cancels it; every session ends with it.
     If it crashes: all sessions end (their clean-up runs), and it starts again empty.
@@ -55,7 +55,8 @@ class PoolActor:
         self._context = context
         self._report = report
         self._sessions: dict[SessionId, SessionActor] = {}
-        self.warm = WarmShelf(context, self._room)
+        self.warm = WarmShelf(context, self._room, self._prepare, self._dismiss)
+        self._waiting: dict[SessionId, SessionActor] = {}
 
     # --- the registry, read by anyone -------------------------------------------------------------
 
@@ -97,25 +98,26 @@ class PoolActor:
     async def run(self) -> None:
         """Live until cancelled. The only place that reads the mailbox."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self.warm.run)
             while True:
                 message = await self.mailbox.receive()
                 with answering(message):
-                    self._handle(message, nursery)
+                    self._handle(message)
 
-    def _handle(self, message: PoolMail, nursery: trio.Nursery) -> None:
+    def _handle(self, message: PoolMail) -> None:
         match message:
             case OpenSession(row, key, reply):
                 if not self._join_birth(row, key, reply):
-                    self._open(row, message, nursery)
+                    self._open(row, message)
             case ActivateSession(row, reply):
                 ref = self.lookup(row.session_id)
                 if ref is not None:
                     reply.set(ref)
                 elif not self._refuse(row, reply):
-                    reply.set(self._start(row, None, nursery))
+                    reply.set(self._start(row, None))
             case CloseAll():
-                nursery.start_soon(self._close_all, message)
+                self._nursery.start_soon(self._close_all, message)
             case _:
                 assert_never(message)
 
@@ -135,16 +137,19 @@ class PoolActor:
             reply.fail(error)
         return True
 
-    def _open(self, row: SessionRow, birth: OpenSession, nursery: trio.Nursery) -> None:
-        """Admit a new session; with a tree that waits for it, it takes that, and its id."""
+    def _open(self, row: SessionRow, birth: OpenSession) -> None:
+        """Admit a new session; from an actor that waits with a tree it gets both, and their id."""
         tree = self.warm.find(row)
         if tree is None:
             if not self._refuse(row, birth.reply):
-                self._start(row, birth, nursery)
+                self._start(row, birth)
         elif not self._refuse_place(birth.reply):
             self.warm.take(tree)
-            mine = row.started(tree.session_id, can_resume=row.can_resume)
-            self._start(mine, birth, nursery, tree)
+            if tree.session_id not in self._waiting:  # who waited with it has crashed
+                self._prepare(tree)
+            actor = self._waiting.pop(tree.session_id)
+            actor.take_on(row.started(tree.session_id, can_resume=row.can_resume), birth)
+            self._register(actor)
 
     def _refuse(
         self, row: SessionRow, reply: Reply[SessionRow] | Reply[SessionRef]
@@ -167,24 +172,48 @@ class PoolActor:
         """Places that no session holds."""
         return 0 if self.is_draining else self.limit - self.count
 
-    def _start(
-        self,
-        row: SessionRow,
-        birth: OpenSession | None,
-        nursery: trio.Nursery,
-        warm: WarmTree | None = None,
-    ) -> SessionRef:
+    def _start(self, row: SessionRow, birth: OpenSession | None) -> SessionRef:
+        actor = self._make(row, birth)
+        self._register(actor)
+        return actor.mailbox.ref
+
+    def _prepare(self, tree: WarmTree) -> None:
+        """Have an actor wait with the tree: a creation that takes them has little left to do."""
+        profile = tree.profile
+        row = SessionRow(
+            session_id=tree.session_id,
+            app_name=NOBODY,
+            agent=profile.name,
+            model=profile.model,
+            created_at=0,
+            permissions=profile.permissions,
+        )
+        self._waiting[tree.session_id] = self._make(row, None, tree)
+
+    def _dismiss(self, tree: WarmTree) -> None:
+        """The tree is dead, and no session ever had it."""
+        actor = self._waiting.pop(tree.session_id, None)
+        if actor is not None:
+            actor.dismiss()
+
+    def _make(
+        self, row: SessionRow, birth: OpenSession | None, warm: WarmTree | None = None
+    ) -> SessionActor:
         release = self._releaser(row.session_id)
         actor = SessionActor(row, self._context, birth=birth, release=release, warm=warm)
-        self._sessions[row.session_id] = actor
-        self.warm.give_way()
         spec = ChildSpec("session", actor.run, "temporary")
-        nursery.start_soon(run_child, spec, self._report)
-        return actor.mailbox.ref
+        self._nursery.start_soon(run_child, spec, self._report)
+        return actor
+
+    def _register(self, actor: SessionActor) -> None:
+        """It has a slot from now on."""
+        self._sessions[actor.row.session_id] = actor
+        self.warm.give_way()
 
     def _releaser(self, session_id: SessionId) -> Callable[[], None]:
         def release() -> None:
             self._sessions.pop(session_id, None)
+            self._waiting.pop(session_id, None)
             self.warm.look()
 
         return release

@@ -60,7 +60,8 @@ class SessionActor:
     Owns: its mailbox, the line of turns and in it the agent's process tree, the session's row.
     Accepts: StartTurn, CancelTurn, DecidePermission, ListPermissions, JoinBirth, CloseSession.
     Stops when: closed (by its caller, the sweeper, revocation), the agent is lost and cannot
-    resume, its creation is abandoned, or the service shuts down.
+    resume, its creation is abandoned, or the service shuts down. One that is made with a ``warm``
+    tree has no session yet: it waits for ``take_on`` or ``dismiss``.
     If it crashes: turns and askers are failed, the tree is killed, the slot is freed; it is not
     restarted. The next turn activates the session again if the agent can resume, else it is closed.
     """
@@ -79,10 +80,11 @@ class SessionActor:
         self._context = context
         self._birth = birth
         self._release = release
-        self.is_on_record = birth is None
+        self.is_on_record = birth is None and warm is None
         self._birth_error: ClawdforgeError | None = None
         self._feed = context.feeds.hold(row.session_id)
         self._line = self._make_line(warm)
+        self._has_come = None if warm is None else trio.Event()
         self._cause: str | None = None
         self._closers: list[CloseSession] = []
         self._retries: list[JoinBirth] = []
@@ -121,7 +123,11 @@ class SessionActor:
                 self._nursery = nursery
                 self._line.live_in(nursery)
                 nursery.start_soon(self._read_mailbox)
-                if self._birth is None or await self._open(self._birth):
+                if self._has_come is not None:
+                    await self._has_come.wait()  # unbounded: it waits as long as its tree does
+                if self._cause is not None:
+                    nursery.cancel_scope.cancel()
+                elif self._birth is None or await self._open(self._birth):
                     await self._feed.run_writer()
             cause = self._cause or "crash"
         except trio.Cancelled:
@@ -131,10 +137,22 @@ class SessionActor:
             with trio.CancelScope(shield=True):
                 await self._clean_up(cause)
 
+    def take_on(self, row: SessionRow, birth: OpenSession) -> None:
+        """Be the actor of a new session, which gets the tree that waits."""
+        assert self._has_come is not None
+        self.row, self._birth = row, birth
+        self._has_come.set()
+
+    def dismiss(self) -> None:
+        """There will be no session: the tree that waited is dead."""
+        assert self._has_come is not None
+        self._cause = "not_wanted"
+        self._has_come.set()
+
     async def _read_row(self) -> None:
         """What an earlier incarnation left: only now is it certain to be over."""
         row, store, last_event = self.row, self._context.store, 0
-        if self._birth is None:
+        if self.is_on_record:
             with trio.fail_after(LEDGER_SECS):
                 row = await store.find_session(row.session_id, row.app_name) or row
                 last_event = await store.take_up_events(row.session_id)
@@ -320,6 +338,8 @@ class SessionActor:
     async def _settle(self, cause: str) -> bool:
         """Bring the ledger up to date; whether the session has ended, and not just its actor."""
         row, context = self.row, self._context
+        if self._birth is None and not self.is_on_record:
+            return True  # there never was a session, and the tree's place is the shelf's to clear
         # A birth's caller may leave in the moment of the answer: what it never got is undone.
         if not self.is_on_record or cause == "caller_gone":
             await context.launcher.discard(row.session_id)  # first: the ledger may refuse

@@ -11,6 +11,7 @@ import math
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import structlog
@@ -181,13 +182,22 @@ class WarmTree:
 class WarmShelf:
     """The trees that wait, of every profile that wants some.
 
-    ``room`` says how many the cap has places for now. ``run`` keeps them there, in the pool's own
+    ``room`` says how many the cap has places for now. ``on_ready`` is told of each tree that waits,
+    ``on_lost`` of each that is dead and was nobody's. ``run`` keeps them there, in the pool's own
     life; the other methods are plain functions that return at once.
     """
 
-    def __init__(self, context: SessionContext, room: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        context: SessionContext,
+        room: Callable[[], int],
+        on_ready: Callable[[WarmTree], None],
+        on_lost: Callable[[WarmTree], None],
+    ) -> None:
         self._context = context
         self._room = room
+        self._on_ready = on_ready
+        self._on_lost = on_lost
         self._profiles = [p for p in context.config.agents.values() if p.warm > 0]
         self._trees: list[WarmTree] = []
         self._pausing: Counter[AgentName] = Counter()
@@ -265,19 +275,25 @@ class WarmShelf:
         """One tree's life. One that fails, or dies while it waits, is not replaced at once."""
         pause_secs = RETRY_SECS
         try:
-            await tree.live(self._context, on_ready=self.look)
+            await tree.live(self._context, on_ready=partial(self._welcome, tree))
         except CapacityError as error:
             pause_secs = max(RETRY_SECS, error.retry_after_secs)
         except ClawdforgeError as error:
             log.warning("warm start failed", agent=tree.profile.name, reason=str(error))
         if tree.is_adopted:
             return  # its session has cleaned up
+        self._on_lost(tree)
         await self._context.launcher.discard(tree.session_id)
         if not tree.is_retired:
             self._trees.remove(tree)
             self._pausing[tree.profile.name] += 1
             await trio.sleep(pause_secs)
             self._pausing[tree.profile.name] -= 1
+        self.look()
+
+    def _welcome(self, tree: WarmTree) -> None:
+        if not tree.is_adopted:
+            self._on_ready(tree)
         self.look()
 
     def _retire(self, tree: WarmTree) -> None:

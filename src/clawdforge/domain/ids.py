@@ -11,6 +11,9 @@ from typing import Final, NewType
 AppName = NewType("AppName", str)
 """The name under which a token was minted: the tenant."""
 
+NOBODY: Final = AppName("")
+"""The app of what no app has asked for, or not yet. No token has this name."""
+
 SessionId = NewType("SessionId", str)
 """Unguessable (192 bits, URL-safe), at least 16 characters, never used again."""
 

@@ -14,16 +14,13 @@ import attrs
 import trio
 
 from clawdforge.domain.access import Address
-from clawdforge.domain.ids import AppName
+from clawdforge.domain.ids import NOBODY, AppName
 from clawdforge.errors import ClawdforgeError, TooSlow
 from clawdforge.web.inflow import Inflow, Receive
 from clawdforge.web.outflow import Leavings, Outflow
 from clawdforge.web.problems import UNROUTED
 
 _KEY: Final = "clawdforge"
-
-NOBODY: Final = AppName("")
-"""The app of a request that no app has made."""
 
 
 @attrs.define(eq=False)
