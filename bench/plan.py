@@ -24,7 +24,7 @@ class Plan:
     turns: int = 200
     turns_each: int = 40
     warm_up: int = 20
-    starts: int = 4
+    starts: int = 8
     requests: int = 1000
     store_turns: int = 2000
     events: int = 20_000
