@@ -312,9 +312,8 @@ def note_permission(db: apsw.Connection, row: AuditRow, request_id: str) -> None
     """Once per request."""
     if not _touched(
         db,
-        "SELECT 1 FROM session_events WHERE session_id = ? AND event = 'permission'"
-        " AND event <> 'turn' AND meta ->> 'request_id' = ? LIMIT 1",
-        (row.session_id, request_id),
+        f"{rows.FIND_EVENT} AND meta ->> 'request_id' = ?3 LIMIT 1",
+        (row.session_id, "permission", request_id),
     ):
         _audit(db, attrs.evolve(row, meta={**row.meta, "request_id": request_id}))
 
@@ -332,12 +331,7 @@ def _audit(db: apsw.Connection, row: AuditRow) -> None:
 
 
 def _has_event(db: apsw.Connection, session_id: SessionId, event: AuditEvent) -> bool:
-    return _touched(
-        db,
-        "SELECT 1 FROM session_events"
-        " WHERE session_id = ? AND event = ? AND event <> 'turn' LIMIT 1",
-        (session_id, event),
-    )
+    return _touched(db, f"{rows.FIND_EVENT} LIMIT 1", (session_id, event))
 
 
 def _changed(db: apsw.Connection, statement: str, bindings: tuple[Any, ...]) -> bool:

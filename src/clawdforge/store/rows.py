@@ -42,8 +42,7 @@ INSERT_SESSION: Final = (
     " (SELECT 1 FROM session_events WHERE session_id = ?1 AND event = 'create' AND event <> 'turn')"
     " ON CONFLICT DO NOTHING"
 )
-"""Once per id, for ever: what the audit knows of is not made again. (The index of the audit by
-session leaves turns out, and SQLite wants to hear that they are not looked for.)"""
+"""Once per id, for ever: what the audit knows of is not made again (see ``FIND_EVENT``)."""
 INSERT_FILE: Final = (
     "INSERT INTO files (token_sha256, app_name, name, size, created_at, expires_at, held_until)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -58,6 +57,11 @@ SELECT_CUT_TURNS: Final = SELECT_TURNS.replace(
 ).replace(" text,", " substr(CAST(text AS BLOB), 1, 4 * ?4),")
 """As bytes, four for a character: SQLite's ``substr`` of a text would end at a NUL in it."""
 SELECT_AUDIT: Final = "SELECT session_id, event, at, meta FROM session_events"
+FIND_EVENT: Final = (
+    "SELECT 1 FROM session_events WHERE session_id = ?1 AND event = ?2 AND event <> 'turn'"
+)
+"""An event of a session that is no turn's: the audit's index by session leaves turns out, and
+SQLite takes it only for a question that leaves them out as well."""
 INSERT_AUDIT: Final = "INSERT INTO session_events (session_id, event, at, meta) VALUES (?, ?, ?, ?)"
 
 
