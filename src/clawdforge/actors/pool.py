@@ -148,7 +148,7 @@ class PoolActor:
             if tree.session_id not in self._waiting:  # who waited with it has crashed
                 self._prepare(tree)
             actor = self._waiting.pop(tree.session_id)
-            actor.take_on(row.started(tree.session_id, can_resume=row.can_resume), birth)
+            actor.take_on(birth)
             self._register(actor)
 
     def _refuse(

@@ -137,10 +137,11 @@ class SessionActor:
             with trio.CancelScope(shield=True):
                 await self._clean_up(cause)
 
-    def take_on(self, row: SessionRow, birth: OpenSession) -> None:
-        """Be the actor of a new session, which gets the tree that waits."""
+    def take_on(self, birth: OpenSession) -> None:
+        """Be the actor of a new session, which gets the tree that waits, and its id."""
         assert self._has_come is not None
-        self.row, self._birth = row, birth
+        row, self._birth = birth.row, birth
+        self.row = row.started(self.row.session_id, can_resume=row.can_resume)
         self._has_come.set()
 
     def dismiss(self) -> None:

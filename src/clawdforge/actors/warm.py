@@ -292,8 +292,7 @@ class WarmShelf:
         self.look()
 
     def _welcome(self, tree: WarmTree) -> None:
-        if not tree.is_adopted:
-            self._on_ready(tree)
+        self._on_ready(tree)
         self.look()
 
     def _retire(self, tree: WarmTree) -> None:
